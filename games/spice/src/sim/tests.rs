@@ -344,3 +344,53 @@ fn spice_grows_only_on_open_sand() {
         }
     }
 }
+
+/// Runs after the nearest spice at full pace, which is what everybody does in their first game.
+fn greedy_round(seed: u64, careful: bool) -> (u32, u8) {
+    let mut world = World::new(Settings {
+        seed,
+        round_ticks: 120 * TICK_HZ,
+        grace_ticks: 30,
+    });
+    let id = world.enter().unwrap();
+    world.command(id, Command::Start);
+    while world.phase == Phase::Playing {
+        let me = world.avatar(id).unwrap().clone();
+        let nearest = world
+            .spice
+            .iter()
+            .min_by(|a, b| a.at.distance(me.at).total_cmp(&b.at.distance(me.at)));
+        let mut way = nearest.map_or(Vec2::ZERO, |spice| spice.at - me.at);
+        let near = |w: &&worm::Worm| w.at.distance(me.at) < 230.0;
+        if careful && let Some(worm) = world.worms.iter().find(near) {
+            way = me.at - worm.at;
+            world.command(id, Command::Dash);
+        }
+        world.command(id, Command::Steer(way.unit_or(Vec2::ZERO)));
+        world.step();
+    }
+    let me = world.avatar(id).unwrap();
+    (me.best, LIVES - me.lives)
+}
+
+#[test]
+fn greed_pays_and_kills_and_care_lives_longer() {
+    let rounds: u32 = 12;
+    let play = |careful| {
+        (0..u64::from(rounds))
+            .map(|seed| greedy_round(seed, careful))
+            .fold((0, 0), |(score, bites), (s, b)| {
+                (score + s, bites + u32::from(b))
+            })
+    };
+    let (greedy, bitten) = play(false);
+    let (careful, bitten_careful) = play(true);
+    println!(
+        "greedy {} points, {bitten} bites; careful {}, {bitten_careful}",
+        greedy / rounds,
+        careful / rounds
+    );
+    assert!(greedy / rounds > 500, "nothing to collect");
+    assert!(bitten >= rounds, "the worm is no danger");
+    assert!(bitten_careful < bitten, "running away does not help");
+}

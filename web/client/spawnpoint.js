@@ -1,0 +1,457 @@
+// Spawnpoint's browser client: one file, no dependencies, no build step.
+//
+//   import { newGame, join, gameMetrics } from '/client/spawnpoint.js';
+//   const game = await newGame({ fleet: 'spice' });          // or join(sessionId, inviteCode)
+//   game.on('open', () => game.send('hello'));               // the game server is listening
+//   game.on('message', (data) => console.log(data));         // its frames, untouched
+//   game.on('close', ({ code, reason }) => console.log(reason)); // final; it reconnects by itself
+//   gameMetrics.setActive();                                 // heartbeats while somebody plays
+//   addEventListener('keydown', () => gameMetrics.updateActivity());
+//
+// Session events: `open`, `message` (data), `phase` (a progress event), `event` (any of them),
+// `reconnecting` {attempt, delay, code}, `warning` {reason, cullAt, secondsLeft} or null when it is
+// lifted, `heartbeat` (the reply), `close` {code, reason}.
+
+export const HEARTBEAT_MS = 5000;
+const IDLE_TIMEOUT_MS = 5 * 60_000; // the platform's default; only stops our own heartbeats
+const GIVE_UP_MS = 120_000; // of reconnecting without a single frame of the game
+const RENEW_BEFORE_MS = 60_000; // before the token expires
+const LONGEST_TIMER_MS = 2 ** 31 - 1; // a longer setTimeout fires at once
+const SUBPROTOCOLS = ['spawnpoint.progress', 'spawnpoint.v1'];
+const IDENTITY_KEY = 'spawnpoint.identity';
+
+/** A refused request: `code` is stable, `message` says what to do, `retryAfter` is seconds or null. */
+export class SpawnpointError extends Error {
+  constructor(status, problem, retryAfter) {
+    super(problem.detail ?? problem.title ?? `the server answered ${status}`);
+    this.status = status;
+    this.code = problem.code ?? `http_${status}`;
+    this.retryAfter = problem.retry_after ?? retryAfter ?? null;
+  }
+}
+
+/**
+ * Milliseconds to wait before connecting again after this close code, or null: do not.
+ * The protocol's own complaints (1002..1010) would only repeat themselves; of our codes only 4429
+ * (a limit) passes by waiting. 4409 above all must stop: reconnecting would steal back and forth.
+ */
+export function reconnectDelay(code, attempt, random) {
+  if (code === 4429) return 5000 + Math.min(attempt, 5) * 2000 + random * 1000;
+  const final = code === 1000 || code >= 3000 || [1002, 1003, 1007, 1008, 1009, 1010].includes(code);
+  if (final) return null;
+  const ceiling = Math.min(8000, 250 * 2 ** Math.min(attempt, 6));
+  return ceiling / 2 + (random * ceiling) / 2; // jitter: a restart must not bring all back at once
+}
+
+/** Seconds, milliseconds or RFC 3339 to milliseconds since 1970; null if it is none of them. */
+export function parseTime(value) {
+  if (typeof value === 'number') return value < 1e11 ? value * 1000 : value;
+  const parsed = typeof value === 'string' ? Date.parse(value) : NaN;
+  return Number.isNaN(parsed) ? null : parsed;
+}
+
+/**
+ * A client of its own. `env` stands in for the browser in tests; `server` is the origin of the API
+ * where it is not the page's own (a development server on another port).
+ */
+export function createClient({ env = globalThis, server = '' } = {}) {
+  const now = () => env.Date.now();
+  const randomId = () => Array.from(env.crypto.getRandomValues(new Uint8Array(12)),
+    (byte) => byte.toString(16).padStart(2, '0')).join('');
+
+  async function api(method, path, body, bearer, headers = {}) {
+    const response = await env.fetch(server + path, {
+      method,
+      credentials: 'omit',
+      headers: {
+        ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+        ...(bearer ? { Authorization: `Bearer ${bearer}` } : {}),
+        ...headers,
+      },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    const data = (await response.json().catch(() => null)) ?? {};
+    if (!response.ok) {
+      throw new SpawnpointError(response.status, data, Number(response.headers?.get('Retry-After')) || null);
+    }
+    return data;
+  }
+
+  // --- Who is this tab? ----------------------------------------------------------------------
+  // One identity a tab: kept in sessionStorage, so a reload finds its game again. But "duplicate
+  // tab" and window.open copy sessionStorage, so the identity is held by a Web Lock as well: a copy
+  // finds the lock taken and takes a new identity.
+  let identity;
+  const whoAmI = () => (identity ??= findIdentity());
+
+  async function findIdentity() {
+    let me = null;
+    try {
+      me = JSON.parse(env.sessionStorage.getItem(IDENTITY_KEY));
+    } catch { /* no storage, or nonsense in it: a new identity */ }
+    if (!me?.tab || !(await claim(me.tab))) {
+      const tab = randomId();
+      me = { tab, playerId: `guest-${tab}`, bearer: null };
+      await claim(tab);
+    }
+    remember(me);
+    return me;
+  }
+
+  function remember(me) {
+    try {
+      env.sessionStorage.setItem(IDENTITY_KEY, JSON.stringify(me));
+    } catch { /* private mode: the identity lives as long as the page */ }
+  }
+
+  // A reload may come before the old page's lock is gone: hence the short patience.
+  function claim(tab) {
+    const locks = env.navigator?.locks;
+    if (!locks) return claimByChannel(tab); // plain http off loopback has no Web Locks
+    const patience = new env.AbortController();
+    env.setTimeout(() => patience.abort(), 300);
+    return new Promise((resolve) => {
+      locks.request(`spawnpoint.tab.${tab}`, { signal: patience.signal }, () => {
+        resolve(true);
+        return new Promise(() => {}); // held until the page is gone
+      }).catch(() => resolve(false));
+    });
+  }
+
+  let channel;
+  function claimByChannel(tab) {
+    if (!env.BroadcastChannel) return Promise.resolve(true);
+    channel ??= new env.BroadcastChannel('spawnpoint.tab');
+    return new Promise((resolve) => {
+      channel.onmessage = ({ data }) => { if (data.taken === tab) resolve(false); };
+      channel.postMessage({ ask: tab });
+      env.setTimeout(() => {
+        resolve(true);
+        channel.onmessage = ({ data }) => { if (data.ask === tab) channel.postMessage({ taken: tab }); };
+      }, 150);
+    });
+  }
+
+  // --- Getting a game ------------------------------------------------------------------------
+  // Sent again with the same key when the network drops the reply: never two games for one wish.
+  async function ask(path, fields) {
+    const me = await whoAmI();
+    const key = { 'Idempotency-Key': randomId() };
+    const attempt = (body) => api('POST', path, body, me.bearer, key);
+    let body = { playerId: me.playerId, ...fields };
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return adopt(await attempt(body), me);
+      } catch (error) {
+        const network = !(error instanceof SpawnpointError);
+        if (network && tries < 3) {
+          await new Promise((done) => { env.setTimeout(done, 400 * tries); });
+        } else if ([401, 403].includes(error.status) && body.playerId && !me.bearer) {
+          // Off loopback a name that this page made up counts for nothing: be given one.
+          body = { ...fields };
+          key['Idempotency-Key'] = randomId();
+        } else {
+          throw error;
+        }
+      }
+    }
+  }
+
+  function adopt(reply, me) {
+    me.playerId = reply.player_id ?? me.playerId;
+    me.bearer = reply.guest_token ?? me.bearer;
+    remember(me);
+    metrics.session?.leave();
+    const session = new Session(reply);
+    metrics.session = session;
+    session.connect();
+    return session;
+  }
+
+  const newGame = (options = {}) => ask('/api/new-game', options);
+  const join = (sessionId, invite) =>
+    ask(`/api/sessions/${encodeURIComponent(sessionId)}/players`, invite ? { invite } : {});
+
+  // --- One session ---------------------------------------------------------------------------
+  class Session {
+    #listeners = new Map();
+    #socket = null;
+    #attempt = 0;
+    #retry = null;
+    #renewal = null;
+    #lastFrameAt = now();
+    #renewedFor4401 = false;
+    closed = null;
+    reconnects = 0;
+
+    constructor(reply) {
+      this.reply = reply;
+      this.id = reply.session_id;
+      this.playerId = reply.player_id;
+      this.shareUrl = reply.share_url ?? null;
+      this.phase = reply.phase ?? 'starting';
+      this.generation = reply.generation ?? 1;
+      this.warning = null;
+      this.#useToken(reply);
+    }
+
+    on(type, listener) {
+      const all = this.#listeners.get(type) ?? new Set();
+      this.#listeners.set(type, all.add(listener));
+      return () => all.delete(listener);
+    }
+
+    emit(type, value) {
+      for (const listener of this.#listeners.get(type) ?? []) listener(value);
+    }
+
+    /** False when there is no open game to send to. */
+    send(data) {
+      const open = this.#socket?.readyState === 1 && this.phase === 'running';
+      if (open) this.#socket.send(data);
+      return open;
+    }
+
+    connect() {
+      let progress = false;
+      let opened = false;
+      this.#retry = null;
+      const socket = new env.WebSocket(this.wsUrl, SUBPROTOCOLS);
+      this.#socket = socket;
+      const running = () => {
+        this.phase = 'running';
+        this.emit('open');
+      };
+      socket.onopen = () => {
+        opened = true;
+        progress = socket.protocol === 'spawnpoint.progress';
+        if (!progress) running();
+      };
+      socket.onmessage = ({ data }) => {
+        if (!progress) {
+          this.#attempt = 0; // not at open: a server that accepts and drops must not be hammered
+          this.#lastFrameAt = now();
+          this.#renewedFor4401 = false;
+          this.emit('message', data);
+          return;
+        }
+        const event = JSON.parse(data);
+        this.generation = event.generation ?? this.generation;
+        if (event.type === 'phase') {
+          this.phase = event.phase;
+          this.emit('phase', event);
+        }
+        this.emit('event', event);
+        if (event.type === 'phase' && event.phase === 'running') {
+          progress = false;
+          running();
+        }
+      };
+      socket.onclose = ({ code, reason }) => {
+        if (this.#socket === socket) this.#closed(code, reason, opened);
+      };
+    }
+
+    async #closed(code, reason, opened) {
+      if (this.closed) return;
+      this.#socket = null;
+      if (this.phase === 'running') this.phase = 'reconnecting';
+      if (code === 4401 && !this.#renewedFor4401 && (await this.#renew())) {
+        this.#renewedFor4401 = true;
+        this.#again(code, 0);
+        return;
+      }
+      // A refused handshake is a bare 1006: ask the API what it means.
+      if (!opened && this.#attempt >= 2) {
+        const verdict = await this.#ask();
+        if (verdict) return this.#finish(...verdict);
+      }
+      if (this.closed) return; // somebody left while we asked
+      const delay = reconnectDelay(code, this.#attempt, env.Math.random());
+      if (delay === null) this.#finish(code, reason);
+      else if (now() - this.#lastFrameAt > GIVE_UP_MS) this.#finish(code, 'unreachable');
+      else this.#again(code, delay);
+    }
+
+    #again(code, delay) {
+      this.#attempt += 1;
+      this.reconnects += 1;
+      this.emit('reconnecting', { attempt: this.#attempt, delay, code });
+      this.#retry = env.setTimeout(() => this.connect(), delay);
+    }
+
+    #finish(code, reason) {
+      if (this.closed) return;
+      this.closed = { code, reason };
+      this.phase = 'ended';
+      env.clearTimeout(this.#retry);
+      env.clearTimeout(this.#renewal);
+      if (metrics.session === this) metrics.setInactive(false);
+      this.emit('close', this.closed);
+    }
+
+    /** [code, reason] when the session is over or not ours, null when trying again makes sense. */
+    async #ask() {
+      try {
+        const { phase, reason, end_reason } = await api('GET', this.path(), undefined, this.token);
+        return phase === 'ended' ? [4411, reason ?? end_reason ?? 'ended'] : null;
+      } catch ({ status }) {
+        return { 401: [4401, 'token'], 403: [4403, 'other_session'], 404: [4404, 'unknown'] }[status] ?? null;
+      }
+    }
+
+    path(rest = '') {
+      return `/api/sessions/${encodeURIComponent(this.id)}${rest}`;
+    }
+
+    #useToken({ token, token_expires_at, wsUrl }) {
+      this.token = token ?? this.token;
+      if (wsUrl) this.wsUrl = wsUrl;
+      else if (token) this.wsUrl = this.wsUrl.replace(/([?&]token=)[^&#]*/, `$1${encodeURIComponent(token)}`);
+      const expires = parseTime(token_expires_at);
+      env.clearTimeout(this.#renewal);
+      if (expires !== null) this.#renewIn(Math.max(1000, expires - now() - RENEW_BEFORE_MS));
+    }
+
+    #renewIn(ms) {
+      const step = Math.min(ms, LONGEST_TIMER_MS);
+      this.#renewal = env.setTimeout(() => (step < ms ? this.#renewIn(ms - step) : this.#renew()), step);
+    }
+
+    async #renew() {
+      try {
+        this.#useToken(await api('POST', this.path('/token'), {}, this.token));
+        return true;
+      } catch (error) {
+        const hopeless = [401, 403, 404].includes(error.status) || this.closed;
+        if (!hopeless) this.#renewIn(15_000);
+        return false;
+      }
+    }
+
+    /** What a "keep playing" button calls: tells the platform that somebody is here. */
+    async keepPlaying() {
+      const limit = this.warning?.reason === 'max_duration';
+      if (limit) this.setWarning(await api('POST', this.path('/extend'), {}, this.token));
+      metrics.setActive();
+      metrics.updateActivity();
+      return metrics.beat('active');
+    }
+
+    setWarning({ warning, cull_at, cull_reason }) {
+      const before = this.warning;
+      const cullAt = parseTime(warning?.cull_at ?? cull_at);
+      this.cullAt = cullAt;
+      this.cullReason = cull_reason;
+      const secondsLeft = cullAt === null ? null : Math.max(0, Math.round((cullAt - now()) / 1000));
+      this.warning = warning ? { reason: warning.reason ?? cull_reason, cullAt, secondsLeft } : null;
+      if (this.warning || before) this.emit('warning', this.warning);
+    }
+
+    /** Leaves without ending the session for the others. */
+    leave() {
+      const socket = this.#socket;
+      this.#finish(1000, 'left');
+      socket?.close(1000, 'left');
+    }
+  }
+
+  // --- Heartbeats ----------------------------------------------------------------------------
+  const metrics = {
+    session: null,
+    sent: 0, // heartbeats and beacons since the page was loaded
+    timer: null,
+    startedAt: 0,
+    lastActivity: 0,
+    lastBeat: { at: 0, idleTime: 0, status: 'inactive' },
+    dozing: false, // stopped by idleness, not by the game: the next input starts again
+
+    /** The game began (or began again). Twice is once. */
+    setActive() {
+      if (!metrics.session || metrics.session.closed) return;
+      metrics.lastActivity = now();
+      metrics.dozing = false;
+      if (metrics.timer !== null) return;
+      metrics.startedAt = now();
+      metrics.timer = env.setInterval(() => metrics.tick(), HEARTBEAT_MS);
+      metrics.beat('active');
+    },
+
+    /** The game is over. `tell` false where the server knows already. */
+    setInactive(tell = true) {
+      if (metrics.timer === null) return;
+      env.clearInterval(metrics.timer);
+      metrics.timer = null;
+      if (tell) metrics.beat('inactive');
+    },
+
+    /** Somebody pressed, clicked or touched. Cheap: call it on every input. */
+    updateActivity() {
+      metrics.lastActivity = now();
+      if (metrics.dozing) metrics.setActive();
+      if (metrics.timer === null) return;
+      const { at, idleTime, status } = metrics.lastBeat;
+      const stale = status !== 'active' || idleTime >= HEARTBEAT_MS || metrics.session.warning;
+      if (stale && now() - at >= 1000) metrics.beat('active'); // at most one extra a second
+    },
+
+    tick() {
+      const idle = now() - metrics.lastActivity;
+      const { cullAt, cullReason } = metrics.session;
+      if (cullReason === 'max_duration' && cullAt && now() >= cullAt) metrics.setInactive();
+      else if (idle >= IDLE_TIMEOUT_MS) {
+        metrics.setInactive();
+        metrics.dozing = true;
+      } else metrics.beat('active');
+    },
+
+    body(status) {
+      const idleTime = Math.max(0, now() - metrics.lastActivity);
+      metrics.sent += 1;
+      metrics.lastBeat = { at: now(), idleTime, status };
+      return JSON.stringify({
+        event: 'game_session_heartbeat',
+        sessionId: metrics.session.id,
+        timestamp: now(),
+        status,
+        idleTime,
+        sessionDuration: now() - metrics.startedAt,
+        token: metrics.session.token,
+      });
+    },
+
+    async beat(status) {
+      const { session } = metrics;
+      try {
+        const response = await env.fetch(server + session.path('/heartbeat'), {
+          method: 'POST', credentials: 'omit', headers: { 'Content-Type': 'application/json' }, body: metrics.body(status),
+        });
+        if (!response.ok) return; // the socket's close code will say why
+        const reply = await response.json();
+        session.setWarning(reply);
+        session.emit('heartbeat', reply);
+      } catch { /* offline: the next one is five seconds away */ }
+    },
+
+    // Survives the page: the token is in the body because a beacon has no headers. Never "end":
+    // a reload fires the same events, and the player comes back.
+    beacon() {
+      if (metrics.timer === null || metrics.lastBeat.status === 'inactive') return;
+      env.navigator.sendBeacon?.(server + metrics.session.path('/heartbeat'), metrics.body('inactive'));
+    },
+  };
+
+  env.document?.addEventListener('visibilitychange', () => {
+    if (env.document.visibilityState !== 'visible') return metrics.beacon(); // a phone's last word
+    const beating = metrics.timer !== null;
+    metrics.updateActivity();
+    if (beating && metrics.lastBeat.at !== now()) metrics.beat('active');
+  });
+  for (const leaving of ['pagehide', 'beforeunload']) env.addEventListener?.(leaving, () => metrics.beacon());
+
+  const { setActive, setInactive, updateActivity } = metrics;
+  const gameMetrics = { setActive, setInactive: () => setInactive(), updateActivity, get sent() { return metrics.sent; } };
+  return { newGame, join, gameMetrics, identity: whoAmI };
+}
+
+export const { newGame, join, gameMetrics, identity } = createClient();
