@@ -391,7 +391,7 @@ export function createClient({ env = globalThis, server = '' } = {}) {
       if (metrics.dozing) metrics.setActive();
       if (metrics.timer === null) return;
       const { at, idleTime, status } = metrics.lastBeat;
-      const stale = status !== 'active' || idleTime >= HEARTBEAT_MS || metrics.session.warning;
+      const stale = status !== 'active' || idleTime >= HEARTBEAT_MS || metrics.session.warning?.reason === 'idle';
       if (stale && now() - at >= 1000) metrics.beat('active'); // at most one extra a second
     },
 
@@ -443,9 +443,9 @@ export function createClient({ env = globalThis, server = '' } = {}) {
 
   env.document?.addEventListener('visibilitychange', () => {
     if (env.document.visibilityState !== 'visible') return metrics.beacon(); // a phone's last word
-    const beating = metrics.timer !== null;
+    const { sent } = metrics;
     metrics.updateActivity();
-    if (beating && metrics.lastBeat.at !== now()) metrics.beat('active');
+    if (metrics.timer !== null && metrics.sent === sent) metrics.beat('active');
   });
   for (const leaving of ['pagehide', 'beforeunload']) env.addEventListener?.(leaving, () => metrics.beacon());
 

@@ -1,5 +1,7 @@
 //! The real binary over real sockets: what a gateway, a page and a hostile stranger would do to it.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // a test may fail loudly
+
 mod server;
 
 use std::time::Duration;
