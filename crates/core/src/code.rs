@@ -104,6 +104,8 @@ codes! {
     LogNotFound = "log_not_found", 404, Caller, Retry::No;
     /// The path exists, not with this method.
     MethodNotAllowed = "method_not_allowed", 405, Caller, Retry::No;
+    /// The path speaks WebSocket and the request asked for no upgrade.
+    UpgradeRequired = "upgrade_required", 426, Caller, Retry::No;
     /// A named player is in another live session of the fleet.
     PlayersInOtherSession = "players_in_other_session", 409, Caller, Retry::No;
     /// The session has ended or is ending.
