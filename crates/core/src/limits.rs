@@ -35,12 +35,17 @@ pub const CRASH_LOOP: usize = 3;
 pub const CRASH_LOOP_WINDOW: Duration = Duration::from_secs(60);
 /// Longest pause before a crashed instance is started again.
 pub const MAX_CRASH_BACKOFF: Duration = Duration::from_secs(10);
+/// Longest time that one heartbeat keeps a session busy or a direct player present: whoever works longer says so again, so that a
+/// typing error cannot keep an instance for a year.
+pub const MAX_HEARTBEAT_TTL: Duration = Duration::from_secs(3600);
 /// The mass-end brake looks at what would end within this time.
 pub const BRAKE_WINDOW: Duration = Duration::from_secs(10);
 /// The brake holds above this share of live sessions, in percent ...
 pub const BRAKE_PERCENT: usize = 20;
 /// ... and never for fewer than this many, or three friends going home would trip it.
 pub const BRAKE_MIN: usize = 5;
+/// The brake waits this long at most for fresher facts once facts are known at all.
+pub const BRAKE_LONGEST_HOLD: Duration = Duration::from_secs(10);
 /// A worker tick later than this means that the process was not running (suspend, SIGSTOP): what it believes is stale.
 pub const LATE_TICK: Duration = Duration::from_secs(5);
 /// Events kept for resuming streams, all sessions together.

@@ -1,11 +1,15 @@
 //! One session: its state, and [`step`], the only thing that changes its phase.
 
+mod deadline;
+mod event;
+mod presence;
 mod step;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use step::{Effect, Event, Notice, Rejected, Step, step};
+pub use event::{Effect, Event, Heartbeat, Notice, Rejected, Status, Step};
+pub use step::step;
 
 use crate::id::{FleetName, Generation, InstanceId, PlayerId, SessionId};
 use crate::lifecycle::{EndRule, EndedBy, Policy, Reason};
@@ -132,6 +136,8 @@ pub struct Player {
     pub last_active: Option<Moment>,
     /// They said so; holds until their next data frame or another word.
     pub inactive: bool,
+    /// When they last said so, whether or not it still holds: data from before does not contradict it.
+    pub inactive_at: Option<Moment>,
 }
 
 impl Player {
@@ -144,7 +150,14 @@ impl Player {
             lease_until: None,
             last_active: None,
             inactive: false,
+            inactive_at: None,
         }
+    }
+
+    /// Whether they are there at `now`: connected through a gateway, or on lease.
+    #[must_use]
+    pub fn is_present(&self, now: Moment) -> bool {
+        self.connections > 0 || self.lease_until.is_some_and(|l| l > now)
     }
 }
 
@@ -161,9 +174,11 @@ pub struct Ending {
     pub at: Moment,
 }
 
-/// A warning already sent, so that it is sent once per deadline.
+/// A warning already sent, so that it is sent once per deadline. One is kept for each reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Warned {
+    /// What the deadline is for.
+    pub reason: Reason,
     /// The deadline it spoke of.
     pub cull_at: Moment,
     /// The shortest threshold already announced.
@@ -181,7 +196,7 @@ pub struct Session {
     pub phase: Phase,
     /// Which incarnation of the instance.
     pub generation: Generation,
-    /// The instance that serves it (or holds its place in the queue).
+    /// The instance that serves it (or holds its place in the queue); over when `exit` is there too.
     pub instance: Option<InstanceId>,
     /// Its numbers, fixed at creation.
     pub policy: Arc<Policy>,
@@ -199,6 +214,8 @@ pub struct Session {
     pub start_deadline: Option<Moment>,
     /// When the present instance accepted.
     pub ready_at: Option<Moment>,
+    /// When any instance of it first accepted: from then on a failure is a crash and no failed start.
+    pub first_ready_at: Option<Moment>,
     /// When the first player connected.
     pub first_joined_at: Option<Moment>,
     /// Absolute deadline.
@@ -207,18 +224,18 @@ pub struct Session {
     pub max_limit_at: Option<Moment>,
     /// How often the deadline was pushed.
     pub extends: u32,
-    /// Latest activity reported by the game or a backend.
+    /// Latest activity that belongs to no player on the roster: reported by the game or a backend, or of players who have left.
     pub server_active: Option<Moment>,
     /// A quiet worker is alive until then.
     pub busy_until: Option<Moment>,
-    /// The last player left the roster then.
+    /// Somebody who has left the roster was last there then. Only when nobody else is there does the reconnect grace count from it.
     pub emptied_at: Option<Moment>,
-    /// Whether the gateways' view is known.
+    /// Whether the gateways' view is known. After a restart: unknown since the restart.
     pub sight: Known<()>,
-    /// Recent crashes, oldest first.
+    /// When instances crashed lately, oldest first.
     pub crashes: Vec<Moment>,
     /// See [`Warned`].
-    pub warned: Option<Warned>,
+    pub warned: Vec<Warned>,
     /// Fixed once; `Some` from [`Phase::Ending`] on.
     pub ending: Option<Ending>,
     /// How the last instance ended.
@@ -250,6 +267,7 @@ impl Session {
             granted_at: None,
             start_deadline: None,
             ready_at: None,
+            first_ready_at: None,
             first_joined_at: None,
             max_at: None,
             max_limit_at: None,
@@ -259,10 +277,16 @@ impl Session {
             emptied_at: None,
             sight: Known::Is(()),
             crashes: Vec::new(),
-            warned: None,
+            warned: Vec::new(),
             ending: None,
             exit: None,
         }
+    }
+
+    /// The instance, while it is not over.
+    #[must_use]
+    pub fn live_instance(&self) -> Option<InstanceId> {
+        self.instance.filter(|_| self.exit.is_none())
     }
 
     /// The roster entry of a player.
@@ -274,10 +298,7 @@ impl Session {
     /// Players connected right now (through gateways) or on lease at `now` (direct).
     #[must_use]
     pub fn present(&self, now: Moment) -> usize {
-        self.roster
-            .iter()
-            .filter(|p| p.connections > 0 || p.lease_until.is_some_and(|l| l > now))
-            .count()
+        self.roster.iter().filter(|p| p.is_present(now)).count()
     }
 
     /// The latest activity anybody reported. A player's explicit `inactive` does not erase what they did before.

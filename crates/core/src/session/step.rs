@@ -1,166 +1,25 @@
 //! The transition function. Nothing else changes a phase.
+//!
+//! Here: how a session gets an instance, loses it and ends. Who is there is in [`presence`](super::presence), what time does to
+//! it in [`deadline`](super::deadline).
 
 use std::time::Duration;
 
-use super::{Ending, Exit, Phase, Player, Session, Warned};
-use crate::id::{Generation, InstanceId, PlayerId};
-use crate::lifecycle::{ActivityRule, EndedBy, OnCrash, Reason, Sight, cull};
+use super::event::{Effect, Event, Notice, Rejected, Step};
+use super::{Ending, Exit, Phase, Session};
+use crate::id::{Generation, InstanceId};
+use crate::lifecycle::{EndedBy, OnCrash, Reason};
 use crate::limits::{CRASH_LOOP, CRASH_LOOP_WINDOW, MAX_CRASH_BACKOFF};
-use crate::time::Known;
 use crate::{Code, Moment};
 
-/// Something that happened to a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// An instance holds this session's place in the queue; it is not running yet.
-    Gated(InstanceId),
-    /// An instance was bound to it (a cold start begun, or a warm one claimed).
-    Granted {
-        /// Which.
-        instance: InstanceId,
-        /// For which incarnation.
-        generation: Generation,
-    },
-    /// The instance accepts players.
-    Accepting(Generation),
-    /// The instance is over.
-    Exited(Generation, Exit),
-    /// No instance could be had, and trying again would not help.
-    CannotStart(Code),
-    /// A player was put on the roster.
-    Join(PlayerId),
-    /// A player was taken off the roster (left or kicked).
-    Leave(PlayerId),
-    /// Open connections of a player through gateways, as counted now.
-    Connections(PlayerId, u32),
-    /// Nobody can say who is connected (a restart, a lost gateway).
-    SightLost,
-    /// The gateways have reported in full.
-    SightRegained,
-    /// Data passed, last at this moment. `None`: from the server's side (counts under the rule `any`).
-    Data(Option<PlayerId>, Moment),
-    /// A heartbeat.
-    Heartbeat(Heartbeat),
-    /// Push the absolute deadline to this moment; `raise` lifts the limit first.
-    Extend {
-        /// The wanted deadline.
-        to: Moment,
-        /// Only backends may.
-        raise: bool,
-    },
-    /// Somebody or something ends it.
-    End {
-        /// Why.
-        reason: Reason,
-        /// Who.
-        by: EndedBy,
-    },
-    /// Look at the deadlines. `hold` keeps culls back (late tick, mass-end brake) but nothing else.
-    Tick {
-        /// See above.
-        hold: bool,
-    },
-    /// The match record is written and the instance forgotten.
-    Recorded,
-}
-
-/// A heartbeat as the decisions see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heartbeat {
-    /// The player it speaks for; `None` when the game or a backend speaks for the session.
-    pub player: Option<PlayerId>,
-    /// What it says.
-    pub status: Status,
-    /// Time since the last activity.
-    pub idle: Duration,
-    /// How long `busy` (or, in direct modes, presence) is believed.
-    pub ttl: Option<Duration>,
-}
-
-/// What a heartbeat says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// Doing something; the last of it `idle` ago.
-    Active,
-    /// There, perhaps, but not playing.
-    Inactive,
-    /// Nobody types, yet work is being done.
-    Busy,
-}
-
-/// What the one writer must do, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Write the durable facts (deadlines, generation, roster, end reason) to the instance before anything after this.
-    Save,
-    /// Find an instance for this incarnation, not before the given moment.
-    Acquire {
-        /// For which incarnation.
-        generation: Generation,
-        /// Start the same instance again instead of another.
-        in_place: bool,
-        /// Back-off.
-        not_before: Moment,
-    },
-    /// Stop an instance (SIGTERM, grace, SIGKILL).
-    Stop(InstanceId),
-    /// Write the match record, then forget the instance, then say [`Event::Recorded`].
-    Record,
-    /// Tell whoever listens.
-    Announce(Notice),
-}
-
-/// What listeners are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The phase changed to this.
-    Phase(Phase),
-    /// A player connected who was not connected before.
-    PlayerJoined(PlayerId),
-    /// A player left the roster or their last connection closed.
-    PlayerLeft(PlayerId),
-    /// A cull is near.
-    Warning {
-        /// For what.
-        reason: Reason,
-        /// When.
-        cull_at: Moment,
-    },
-    /// Another instance takes over: reconnect.
-    Replaced(Generation),
-    /// It is over.
-    Ended(Reason),
-}
-
-/// The outcome of an accepted event.
-#[derive(Clone, Debug)]
-pub struct Step {
-    /// The state after it.
-    pub next: Session,
-    /// What must be done, in order.
-    pub effects: Vec<Effect>,
-    /// Why, in words.
-    pub because: &'static str,
-}
-
-/// An event that changes nothing, and why. Most are harmless echoes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{because}")]
-pub struct Rejected {
-    /// Why, in words.
-    pub because: &'static str,
-    /// The code for a caller, if a caller asked.
-    pub code: Option<Code>,
-}
-
-const fn reject<T>(because: &'static str) -> Result<T, Rejected> {
+pub(super) const fn reject<T>(because: &'static str) -> Result<T, Rejected> {
     Err(Rejected {
         because,
         code: None,
     })
 }
 
-const fn refuse<T>(code: Code, because: &'static str) -> Result<T, Rejected> {
+pub(super) const fn refuse<T>(code: Code, because: &'static str) -> Result<T, Rejected> {
     Err(Rejected {
         because,
         code: Some(code),
@@ -220,7 +79,7 @@ fn while_ending(session: &Session, event: &Event) -> Result<Step, Rejected> {
     let mut next = session.clone();
     let (effects, because) = match event {
         Event::Exited(generation, exit)
-            if *generation == session.generation && session.exit.is_none() =>
+            if *generation == session.generation && session.live_instance().is_some() =>
         {
             next.exit = Some(*exit);
             (
@@ -230,6 +89,9 @@ fn while_ending(session: &Session, event: &Event) -> Result<Step, Rejected> {
         }
         Event::Exited(..) => {
             return reject("that exit is known already or belongs to another incarnation");
+        }
+        Event::Recorded if session.live_instance().is_some() => {
+            return reject("its instance is still being stopped: nothing was to be recorded yet");
         }
         Event::Recorded => {
             next.phase = Phase::Ended;
@@ -244,6 +106,9 @@ fn while_ending(session: &Session, event: &Event) -> Result<Step, Rejected> {
             let Some(p) = next.roster.iter_mut().find(|p| p.id == *player) else {
                 return reject("not on the roster");
             };
+            if p.connections == *n {
+                return reject("nothing changed");
+            }
             p.connections = *n;
             (Vec::new(), "a connection was counted")
         }
@@ -253,8 +118,17 @@ fn while_ending(session: &Session, event: &Event) -> Result<Step, Rejected> {
                 "it is ending already: the first reason stands",
             );
         }
-        Event::Join(_) | Event::Extend { .. } => return refuse(Code::SessionEnded, "it is ending"),
-        _ => return reject("it is ending"),
+        Event::Join(_) | Event::Leave(_) | Event::Extend { .. } | Event::Heartbeat(_) => {
+            return refuse(Code::SessionEnded, "it is ending");
+        }
+        Event::Gated(_)
+        | Event::Granted { .. }
+        | Event::Accepting(_)
+        | Event::CannotStart(_)
+        | Event::SightLost
+        | Event::SightRegained
+        | Event::Data(..)
+        | Event::Tick { .. } => return reject("it is ending"),
     };
     Ok(Step {
         next,
@@ -263,21 +137,26 @@ fn while_ending(session: &Session, event: &Event) -> Result<Step, Rejected> {
     })
 }
 
-struct Transition {
-    next: Session,
-    effects: Vec<Effect>,
-    now: Moment,
+/// A step under way: what the state will be, and what must be done for it.
+pub(super) struct Transition {
+    pub(super) next: Session,
+    pub(super) effects: Vec<Effect>,
+    pub(super) now: Moment,
 }
 
-type Moved = Result<&'static str, Rejected>;
+/// What an accepted event did, in words.
+pub(super) type Moved = Result<&'static str, Rejected>;
 
 impl Transition {
-    fn enter(&mut self, phase: Phase) {
-        self.next.phase = phase;
-        self.effects.push(Effect::Announce(Notice::Phase(phase)));
+    /// Changes the phase and says so; entering the phase it is in already is no change.
+    pub(super) fn enter(&mut self, phase: Phase) {
+        if self.next.phase != phase {
+            self.next.phase = phase;
+            self.effects.push(Effect::Announce(Notice::Phase(phase)));
+        }
     }
 
-    fn end(
+    pub(super) fn end(
         &mut self,
         reason: Reason,
         by: EndedBy,
@@ -293,11 +172,17 @@ impl Transition {
         self.effects.push(Effect::Save);
         self.effects.push(Effect::Announce(Notice::Ended(reason)));
         self.enter(Phase::Ending);
-        match self.next.instance {
-            Some(instance) if self.next.exit.is_none() => self.effects.push(Effect::Stop(instance)),
-            _ => self.effects.push(Effect::Record),
-        }
+        self.effects.push(match self.next.live_instance() {
+            Some(instance) => Effect::Stop(instance),
+            None => Effect::Record,
+        });
         because
+    }
+
+    /// The end of a session that has no instance any more and gets no other.
+    fn give_up(&mut self, code: Option<Code>, because: &'static str) -> &'static str {
+        let reason = crate::lifecycle::failure(&self.next);
+        self.end(reason, EndedBy::System, code, because)
     }
 
     fn gated(&mut self, instance: InstanceId) -> Moved {
@@ -309,19 +194,31 @@ impl Transition {
     }
 
     fn granted(&mut self, instance: InstanceId, generation: Generation) -> Moved {
-        if !matches!(self.next.phase, Phase::Queued | Phase::Replacing) {
+        let s = &mut self.next;
+        if !matches!(s.phase, Phase::Queued | Phase::Replacing) {
             return reject("only a queued or replacing session takes an instance");
         }
-        if generation != self.next.generation {
+        if generation != s.generation {
             return reject("that instance is for another incarnation");
         }
-        let s = &mut self.next;
+        // The one that holds its place is ungated, not another bound beside it: their exits could not be told apart.
+        if s.live_instance().is_some_and(|held| held != instance) {
+            return reject("it has an instance already");
+        }
+        if s.phase == Phase::Replacing && s.live_instance().is_some() {
+            return reject("that instance is granted already");
+        }
         s.instance = Some(instance);
         s.exit = None;
         s.start_deadline = Some(self.now.after(s.policy.boot));
         if s.granted_at.is_none() {
             s.granted_at = Some(self.now);
-            s.max_at = s.policy.max.map(|d| self.now.after(d));
+            // A ceiling below the first deadline, or one without it, is the deadline.
+            let first = match (s.policy.max, s.policy.max_limit) {
+                (Some(max), Some(limit)) => Some(max.min(limit)),
+                (max, limit) => max.or(limit),
+            };
+            s.max_at = first.map(|d| self.now.after(d));
             s.max_limit_at = s.policy.max_limit.map(|d| self.now.after(d));
         }
         self.effects.push(Effect::Save);
@@ -335,33 +232,23 @@ impl Transition {
         if !matches!(self.next.phase, Phase::Starting | Phase::Replacing) {
             return reject("it accepts already, or has no instance yet");
         }
-        if generation != self.next.generation
-            || self.next.exit.is_some()
-            || self.next.start_deadline.is_none()
-        {
+        if generation != self.next.generation {
             return reject("that instance belongs to another incarnation");
         }
+        if self.next.live_instance().is_none() {
+            return reject("this incarnation has no instance yet");
+        }
+        let now = self.now;
         let s = &mut self.next;
-        s.ready_at = Some(self.now);
+        s.ready_at = Some(now);
+        s.first_ready_at = s.first_ready_at.or(s.ready_at);
         s.start_deadline = None;
-        for p in &mut s.roster {
-            // Whoever was connected to the instance before has been gone since this one accepts, not since the crash.
-            if p.gone_since.is_some() {
-                p.gone_since = Some(self.now);
-            }
-        }
-        if s.emptied_at.is_some() {
-            s.emptied_at = Some(self.now);
-        }
-        if s.first_joined_at.is_some() {
-            s.server_active = s.server_active.max(Some(self.now));
-        }
-        let phase = if s.first_joined_at.is_some() {
+        self.restart_graces();
+        self.enter(if self.next.first_joined_at.is_some() {
             Phase::Running
         } else {
             Phase::Ready
-        };
-        self.enter(phase);
+        });
         Ok("the instance accepts players")
     }
 
@@ -369,19 +256,16 @@ impl Transition {
         if generation != self.next.generation {
             return reject("that exit belongs to another incarnation");
         }
-        if self.next.exit.is_some() {
-            return reject("that exit is known already");
+        if self.next.live_instance().is_none() {
+            return reject("that exit is known already, or it has no instance");
         }
-        let was_ready = self.next.ready_at.is_some();
+        if self.next.phase == Phase::Queued {
+            // Nothing ran and nobody waits less: it keeps its turn, and the next incarnation keeps late echoes apart.
+            self.next.instance = None;
+            self.next.generation = generation.next();
+            return Ok("what held its place in the queue is gone: it waits on without");
+        }
         self.next.exit = Some(exit);
-        if exit.never_ran && !was_ready {
-            return Ok(self.end(
-                Reason::StartFailed,
-                EndedBy::System,
-                Some(Code::StartFailed),
-                "the instance could not be started",
-            ));
-        }
         if exit.is_clean() {
             return Ok(self.end(
                 Reason::EndedByServer,
@@ -390,24 +274,20 @@ impl Transition {
                 "the game server exited 0",
             ));
         }
-        let gave_up = |t: &mut Self, because| {
-            let (reason, code) = if was_ready {
-                (Reason::Crashed, None)
-            } else {
-                (Reason::StartFailed, Some(Code::StartFailed))
-            };
-            Ok(t.end(reason, EndedBy::System, code, because))
-        };
+        let code = self.next.ready_at.is_none().then_some(Code::StartFailed);
+        if exit.never_ran {
+            return Ok(self.give_up(code, "the instance could not be started"));
+        }
         if self.next.policy.on_crash == OnCrash::End {
-            return gave_up(self, "the game server crashed and its policy is to end");
+            return Ok(self.give_up(code, "the game server crashed and its policy is to end"));
         }
         let now = self.now;
-        self.next
-            .crashes
-            .retain(|c| now.since(*c) < CRASH_LOOP_WINDOW);
-        self.next.crashes.push(now);
-        if self.next.crashes.len() >= CRASH_LOOP {
-            return gave_up(self, "the game server keeps crashing");
+        let crashes = &mut self.next.crashes;
+        // By when it happened, not when it was heard of: after a restart several may be heard of at once.
+        crashes.push(exit.at.min(now));
+        crashes.retain(|c| now.since(*c) < CRASH_LOOP_WINDOW);
+        if crashes.len() >= CRASH_LOOP {
+            return Ok(self.give_up(code, "the game server keeps crashing"));
         }
         Ok(self.replace())
     }
@@ -416,17 +296,16 @@ impl Transition {
     fn replace(&mut self) -> &'static str {
         let now = self.now;
         let s = &mut self.next;
+        let not_before = now.after(crash_backoff(s.crashes.len()));
         s.generation = s.generation.next();
         s.ready_at = None;
-        s.start_deadline = Some(now.after(s.policy.boot));
-        s.warned = None;
+        s.start_deadline = Some(not_before.after(s.policy.boot));
         for p in &mut s.roster {
             if p.connections > 0 {
                 p.connections = 0;
                 p.gone_since = Some(now);
             }
         }
-        let not_before = now.after(crash_backoff(s.crashes.len()));
         let generation = s.generation;
         let in_place = s.policy.on_crash == OnCrash::Restart;
         self.effects.push(Effect::Save);
@@ -448,248 +327,7 @@ impl Transition {
         ) {
             return reject("it has an instance that accepts");
         }
-        Ok(self.end(
-            Reason::StartFailed,
-            EndedBy::System,
-            Some(code),
-            "no instance could be started",
-        ))
-    }
-
-    fn join(&mut self, player: &PlayerId) -> Moved {
-        if self.next.player(player).is_some() {
-            return reject("already on the roster");
-        }
-        if self.next.roster.len() >= self.next.policy.max_players {
-            return refuse(Code::SessionFull, "every place is taken");
-        }
-        self.next.roster.push(Player::new(player.clone(), self.now));
-        self.next.emptied_at = None;
-        if self.next.owner.is_none() {
-            self.next.owner = Some(player.clone());
-        }
-        self.effects.push(Effect::Save);
-        Ok("a player joined the roster")
-    }
-
-    fn leave(&mut self, player: &PlayerId) -> Moved {
-        let Some(at) = self.next.roster.iter().position(|p| p.id == *player) else {
-            return refuse(Code::PlayerNotInSession, "not on the roster");
-        };
-        self.next.roster.remove(at);
-        if self.next.owner.as_ref() == Some(player) {
-            self.next.owner = self.next.roster.first().map(|p| p.id.clone());
-        }
-        self.effects
-            .push(Effect::Announce(Notice::PlayerLeft(player.clone())));
-        if self.next.roster.is_empty() {
-            self.next.emptied_at = Some(self.now);
-        }
-        self.effects.push(Effect::Save);
-        Ok("a player left the roster")
-    }
-
-    fn connections(&mut self, player: &PlayerId, n: u32) -> Moved {
-        let now = self.now;
-        let Some(p) = self.next.roster.iter_mut().find(|p| p.id == *player) else {
-            return reject("not on the roster");
-        };
-        if p.connections == n {
-            return reject("nothing changed");
-        }
-        let had = std::mem::replace(&mut p.connections, n);
-        if n == 0 {
-            p.gone_since = Some(now);
-            self.effects
-                .push(Effect::Announce(Notice::PlayerLeft(player.clone())));
-            return Ok("a player's last connection closed");
-        }
-        if had == 0 {
-            p.gone_since = None;
-            self.arrived(player);
-        }
-        Ok("a player connected")
-    }
-
-    /// A player is here who was not: arriving counts as activity.
-    fn arrived(&mut self, player: &PlayerId) {
-        let now = self.now;
-        if let Some(p) = self.next.roster.iter_mut().find(|p| p.id == *player) {
-            p.last_active = p.last_active.max(Some(now));
-            p.inactive = false;
-        }
-        self.effects
-            .push(Effect::Announce(Notice::PlayerJoined(player.clone())));
-        if self.next.first_joined_at.is_none() {
-            self.next.first_joined_at = Some(now);
-            self.effects.push(Effect::Save);
-        }
-        if self.next.phase == Phase::Ready {
-            self.enter(Phase::Running);
-        }
-    }
-
-    fn sight_lost(&mut self) -> Moved {
-        if matches!(self.next.sight, Known::Unknown { .. }) {
-            return reject("already unknown");
-        }
-        self.next.sight = Known::Unknown { since: self.now };
-        Ok("nobody can say who is connected")
-    }
-
-    fn sight_regained(&mut self) -> Moved {
-        let Known::Unknown { since } = self.next.sight else {
-            return reject("already known");
-        };
-        self.next.sight = Known::Is(());
-        let now = self.now;
-        let s = &mut self.next;
-        // What was done unseen cannot be ruled out: it counts up to the last unseen moment, and graces start now.
-        s.server_active = s.server_active.max(Some(since));
-        let played = s.first_joined_at.is_some();
-        for p in &mut s.roster {
-            if p.connections == 0 && (p.gone_since.is_some() || played) {
-                p.gone_since = Some(now);
-            }
-        }
-        Ok("the gateways have reported in full")
-    }
-
-    fn data(&mut self, player: Option<&PlayerId>, at: Moment) -> Moved {
-        let at = at.min(self.now);
-        let s = &mut self.next;
-        match (s.policy.activity, player) {
-            (ActivityRule::Heartbeat, _) => {
-                reject("only heartbeats count as activity in this fleet")
-            }
-            (ActivityRule::ClientData, None) => {
-                reject("what the server sends does not count as activity")
-            }
-            (ActivityRule::Any, None) => {
-                s.server_active = s.server_active.max(Some(at));
-                Ok("the server sent data")
-            }
-            (_, Some(id)) => {
-                let Some(p) = s.roster.iter_mut().find(|p| p.id == *id) else {
-                    return reject("not on the roster");
-                };
-                if p.last_active >= Some(at) {
-                    return reject("older than what is known");
-                }
-                p.last_active = Some(at);
-                p.inactive = false;
-                Ok("a player sent data")
-            }
-        }
-    }
-
-    fn heartbeat(&mut self, beat: &Heartbeat) -> Moved {
-        let now = self.now;
-        let at = now.before(beat.idle);
-        if beat.status == Status::Busy {
-            let ttl = beat.ttl.unwrap_or(self.next.policy.heartbeat * 3);
-            self.next.busy_until = self.next.busy_until.max(Some(now.after(ttl)));
-        }
-        let Some(id) = &beat.player else {
-            if beat.status == Status::Active {
-                self.next.server_active = self.next.server_active.max(Some(at));
-            }
-            return Ok(match beat.status {
-                Status::Active => "the server's side reported activity",
-                Status::Inactive => "the server's side reported no activity",
-                Status::Busy => "a quiet worker is alive",
-            });
-        };
-        let direct = self.next.policy.sight == Sight::Direct;
-        let lease = now.after(beat.ttl.unwrap_or(self.next.policy.heartbeat * 3));
-        let Some(p) = self.next.roster.iter_mut().find(|p| p.id == *id) else {
-            return refuse(Code::PlayerNotInSession, "not on the roster");
-        };
-        match beat.status {
-            Status::Active => {
-                p.inactive = false;
-                p.last_active = p.last_active.max(Some(at));
-            }
-            Status::Inactive => p.inactive = true,
-            Status::Busy => {}
-        }
-        if direct {
-            let here = p.lease_until.is_some_and(|l| l > now);
-            // Leaving says `inactive`: the lease ends and the grace begins.
-            p.lease_until = Some(if beat.status == Status::Inactive {
-                now
-            } else {
-                lease
-            });
-            if !here && beat.status != Status::Inactive && self.next.phase.accepts() {
-                self.arrived(id);
-            }
-        }
-        Ok(match beat.status {
-            Status::Active => "a player reported activity",
-            Status::Inactive => "a player reported no activity",
-            Status::Busy => "a player's quiet work goes on",
-        })
-    }
-
-    fn extend(&mut self, to: Moment, raise: bool) -> Moved {
-        let s = &mut self.next;
-        let Some(old) = s.max_at else {
-            return reject("it has no maximum");
-        };
-        if raise && s.max_limit_at.is_some_and(|l| to > l) {
-            s.max_limit_at = Some(to);
-        }
-        let to = s.max_limit_at.map_or(to, |l| to.min(l));
-        if to <= old {
-            return reject("the limit is reached: nothing extends past it");
-        }
-        s.max_at = Some(to);
-        s.extends += 1;
-        self.effects.push(Effect::Save);
-        Ok("the deadline was pushed")
-    }
-
-    fn tick(&mut self, hold: bool) -> Moved {
-        let Some(due) = cull(&self.next) else {
-            return reject("it has no deadline");
-        };
-        if self.now >= due.at {
-            // Its own maximum, queue and start limits are counted from facts nobody else reports: they never wait.
-            if hold && crate::lifecycle::brake_applies(due.reason) {
-                return reject("a cull is due and held");
-            }
-            return Ok(self.end(due.reason, EndedBy::System, due.code, "its deadline passed"));
-        }
-        let left = due.at.since(self.now);
-        let warns = matches!(due.reason, Reason::Idle | Reason::MaxDuration);
-        let already = self
-            .next
-            .warned
-            .filter(|w| w.cull_at == due.at)
-            .map(|w| w.threshold);
-        let threshold = self
-            .next
-            .policy
-            .warnings
-            .iter()
-            .copied()
-            .filter(|t| left <= *t && *t < due.rule)
-            .min();
-        match threshold {
-            Some(t) if warns && already.is_none_or(|a| t < a) => {
-                self.next.warned = Some(Warned {
-                    cull_at: due.at,
-                    threshold: t,
-                });
-                self.effects.push(Effect::Announce(Notice::Warning {
-                    reason: due.reason,
-                    cull_at: due.at,
-                }));
-                Ok("a cull is near")
-            }
-            _ => reject("nothing is due"),
-        }
+        Ok(self.give_up(Some(code), "no instance could be started"))
     }
 }
 
@@ -698,33 +336,5 @@ fn crash_backoff(crashes: usize) -> Duration {
     match crashes {
         0 | 1 => Duration::ZERO,
         n => Duration::from_secs(1 << (n - 2).min(10)).min(MAX_CRASH_BACKOFF),
-    }
-}
-
-/// When [`Event::Tick`] next has something to say: the next warning or the cull itself.
-#[must_use]
-pub(crate) fn next_look(s: &Session, now: Moment) -> Option<Moment> {
-    let due = cull(s)?;
-    let warns = matches!(due.reason, Reason::Idle | Reason::MaxDuration);
-    let already = s
-        .warned
-        .filter(|w| w.cull_at == due.at)
-        .map(|w| w.threshold);
-    let warning = s
-        .policy
-        .warnings
-        .iter()
-        .copied()
-        .filter(|t| warns && *t < due.rule && already.is_none_or(|a| *t < a))
-        .map(|t| due.at.before(t))
-        .min();
-    Some(warning.map_or(due.at, |w| w.min(due.at)).max(now))
-}
-
-impl Session {
-    /// When a [`Event::Tick`] next has something to say, not before `now`; `None` without any deadline.
-    #[must_use]
-    pub fn next_look(&self, now: Moment) -> Option<Moment> {
-        next_look(self, now)
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! All of it is arithmetic on a [`Session`]; the one writer asks and acts.
 
+mod brake;
+
 use std::time::Duration;
 
-use crate::limits::{BRAKE_MIN, BRAKE_PERCENT, LATE_TICK};
-use crate::session::{Phase, Session};
+pub use brake::{Brake, Verdict, brake_applies, brake_counts, brake_holds};
+
+use crate::limits::LATE_TICK;
+use crate::session::{Phase, Player, Session};
 use crate::time::Known;
 use crate::{Code, Moment};
 
@@ -67,6 +71,24 @@ impl Reason {
             Self::Evicted => "evicted",
             Self::Quota => "quota",
             Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// What it means, in a sentence for people.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Idle => "Nobody did anything for the idle timeout.",
+            Self::MaxDuration => "It reached its maximum.",
+            Self::Empty => "Everybody left and nobody came back within the reconnect grace.",
+            Self::NeverJoined => "It was ready and nobody came within the join timeout.",
+            Self::EndedByClient => "A player, a backend or an operator ended it.",
+            Self::EndedByServer => "The game server exited 0 or said that the game is over.",
+            Self::Crashed => "The game server crashed and the fleet's policy gave up.",
+            Self::StartFailed => "It never became ready.",
+            Self::Evicted => "The machine or node under it went away.",
+            Self::Quota => "A quota was enforced.",
+            Self::Shutdown => "Spawnpoint was told to stop and to end its games.",
         }
     }
 
@@ -248,103 +270,129 @@ pub struct Cull {
     pub rule: Duration,
 }
 
-/// The earliest deadline of a session, if it has any. Ties go to the maximum, then to the order below.
+/// Deadlines nearer to one another than this are the same one: a heartbeat's `idleTime` comes with the network's jitter, and a
+/// deadline that moved by milliseconds is not news.
+pub const SAME_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The earliest deadline of a session, if it has any. Ties go to the maximum, then to the order of [`deadlines`].
 #[must_use]
 pub fn cull(s: &Session) -> Option<Cull> {
-    let mut first: Option<Cull> = None;
-    let mut consider = |at: Option<Moment>, reason, code, rule| {
-        if let Some(at) = at
-            && first.is_none_or(|f| at < f.at)
-        {
-            first = Some(Cull {
-                at,
-                reason,
-                code,
-                rule,
-            });
-        }
+    deadlines(s).min_by_key(|c| c.at)
+}
+
+/// All deadlines that run: its maximum, then those of its phase.
+pub fn deadlines(s: &Session) -> impl Iterator<Item = Cull> {
+    let of_phase = match s.phase {
+        Phase::Queued => [Some(queue_deadline(s)), None],
+        Phase::Starting | Phase::Replacing => [start_deadline(s), None],
+        // Unseen, somebody may have come through a gateway that cannot tell us: only what is true of a running session counts.
+        Phase::Ready if s.unseen() => [None, idle_deadline(s)],
+        Phase::Ready => [never_joined_deadline(s), None],
+        Phase::Running => [empty_deadline(s), idle_deadline(s)],
+        Phase::Ending | Phase::Ended => [None, None],
     };
-    let p = &s.policy;
-    if matches!(s.phase, Phase::Ending | Phase::Ended) {
-        return None;
+    let max = s.max_at.filter(|_| s.phase.is_live()).map(|at| Cull {
+        at,
+        reason: Reason::MaxDuration,
+        code: None,
+        rule: at.since(s.granted_at.unwrap_or(s.created_at)),
+    });
+    [max].into_iter().chain(of_phase).flatten()
+}
+
+/// What it is called when a session gets no instance (any more): it never started, or it crashed.
+pub(crate) fn failure(s: &Session) -> Reason {
+    match s.first_ready_at {
+        Some(_) => Reason::Crashed,
+        None => Reason::StartFailed,
     }
-    if let (Some(at), Some(max)) = (s.max_at, p.max) {
-        consider(Some(at), Reason::MaxDuration, None, max);
+}
+
+fn queue_deadline(s: &Session) -> Cull {
+    Cull {
+        at: s.queue_deadline,
+        reason: Reason::StartFailed,
+        code: Some(Code::Capacity),
+        rule: s.policy.queue,
     }
-    match s.phase {
-        Phase::Queued => consider(
-            Some(s.queue_deadline),
-            Reason::StartFailed,
-            Some(Code::Capacity),
-            p.queue,
-        ),
-        Phase::Starting | Phase::Replacing => {
-            consider(
-                s.start_deadline,
-                Reason::StartFailed,
-                Some(Code::StartFailed),
-                p.boot,
-            );
-        }
-        Phase::Ready => {
-            if let (Some(ready), Some(join)) = (s.ready_at, p.join) {
-                let at = ready.after(join).max(s.busy_until.unwrap_or(ready));
-                consider(Some(at), Reason::NeverJoined, None, join);
-            }
-        }
-        Phase::Running => {
-            consider(empty_at(s), Reason::Empty, None, p.reconnect);
-            if let Some(idle) = p.idle {
-                consider(idle_at(s, idle), Reason::Idle, None, idle);
-            }
-        }
-        Phase::Ending | Phase::Ended => {}
+}
+
+fn start_deadline(s: &Session) -> Option<Cull> {
+    Some(Cull {
+        at: s.start_deadline?,
+        reason: failure(s),
+        code: Some(Code::StartFailed),
+        rule: s.policy.boot,
+    })
+}
+
+/// The join timeout, from when the instance accepts, and for whoever is put on the roster later from then. `busy` defers it.
+fn never_joined_deadline(s: &Session) -> Option<Cull> {
+    let rule = s.policy.join?;
+    let mut from = s.ready_at?;
+    if let Known::Unknown { since } = s.sight {
+        from = from.max(since);
     }
-    first
+    for p in &s.roster {
+        from = from.max(p.joined_at).max(p.gone_since.unwrap_or(from));
+    }
+    Some(Cull {
+        at: deferred(s, from.after(rule)),
+        reason: Reason::NeverJoined,
+        code: None,
+        rule,
+    })
 }
 
 /// When the reconnect grace runs out; `None` while somebody is there or while nobody can say.
-fn empty_at(s: &Session) -> Option<Moment> {
-    if matches!(s.sight, Known::Unknown { .. }) && s.policy.sight == Sight::Gateway {
+fn empty_deadline(s: &Session) -> Option<Cull> {
+    if s.unseen() || s.roster.iter().any(|p| p.connections > 0) {
         return None;
     }
-    let mut last_left: Option<Moment> = None;
-    for p in &s.roster {
-        match s.policy.sight {
-            Sight::Gateway if p.connections > 0 => return None,
-            Sight::Gateway => last_left = last_left.max(p.gone_since),
-            Sight::Direct => last_left = last_left.max(p.lease_until),
-        }
+    let last_there = |p: &Player| match s.policy.sight {
+        Sight::Gateway => p.gone_since.unwrap_or(p.joined_at),
+        // A lease says in advance until when somebody is there; without one they never came.
+        Sight::Direct => p.lease_until.unwrap_or(p.joined_at),
+    };
+    let mut left = s.roster.iter().map(last_there).max().max(s.emptied_at)?;
+    if let Known::Unknown { since } = s.sight {
+        // Direct modes, after a restart: everybody may have been there and has three heartbeats to say so again.
+        left = left.max(since.after(s.policy.heartbeat.saturating_mul(3)));
     }
-    let left = last_left.max(s.emptied_at)?;
-    Some(
-        left.after(s.policy.reconnect)
-            .max(s.busy_until.unwrap_or(left)),
-    )
+    Some(Cull {
+        at: deferred(s, left.after(s.policy.reconnect)),
+        reason: Reason::Empty,
+        code: None,
+        rule: s.policy.reconnect,
+    })
 }
 
-/// When the idle timeout runs out. What was not seen is counted as activity at the last moment it could have happened, so an
-/// unknown is never a cull too early.
-fn idle_at(s: &Session, idle: Duration) -> Option<Moment> {
-    let mut last = s.last_activity();
+/// When the idle timeout runs out. What was not seen is counted as activity at the last moment it was seen, so an unknown is never
+/// a cull too early.
+fn idle_deadline(s: &Session) -> Option<Cull> {
+    let rule = s.policy.idle?;
+    let mut last = s.last_activity().max(s.first_joined_at).or(s.ready_at);
     if let Known::Unknown { since } = s.sight {
         last = last.max(Some(since));
     }
-    let last = last.or(s.ready_at)?;
-    Some(last.after(idle).max(s.busy_until.unwrap_or(last)))
+    Some(Cull {
+        at: deferred(s, last?.after(rule)),
+        reason: Reason::Idle,
+        code: None,
+        rule,
+    })
 }
 
-/// Whether the mass-end brake holds: more than the set share of live sessions would end within the window for a reason that is
-/// neither their own maximum nor somebody's explicit wish. `ending` counts those, `live` all live sessions.
-#[must_use]
-pub fn brake_holds(live: usize, ending: usize) -> bool {
-    ending >= BRAKE_MIN && ending * 100 > live * BRAKE_PERCENT
+/// A quiet worker is alive: nothing but the maximum ends it before its word runs out.
+fn deferred(s: &Session, at: Moment) -> Moment {
+    s.busy_until.map_or(at, |busy| at.max(busy))
 }
 
-/// Whether a cull for this reason counts towards the brake (and is held by it).
-#[must_use]
-pub const fn brake_applies(reason: Reason) -> bool {
-    matches!(reason, Reason::Idle | Reason::Empty | Reason::NeverJoined)
+impl Session {
+    /// Whether players come through gateways whose view is unknown.
+    fn unseen(&self) -> bool {
+        self.policy.sight == Sight::Gateway && matches!(self.sight, Known::Unknown { .. })
+    }
 }
 
 /// After a tick that came too late (the machine slept, the process was stopped) culls hold for one heartbeat period, so that
@@ -357,17 +405,6 @@ pub fn hold_after(expected: Moment, now: Moment, heartbeat: Duration) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn brake_needs_both_a_share_and_a_number() {
-        assert!(!brake_holds(4, 4), "four friends going home");
-        assert!(brake_holds(5, 5));
-        assert!(brake_holds(24, 5));
-        assert!(!brake_holds(25, 5), "exactly a fifth passes");
-        assert!(!brake_holds(1000, 200));
-        assert!(brake_holds(1000, 201));
-        assert!(!brake_holds(0, 0));
-    }
 
     #[test]
     fn only_a_late_tick_holds() {
