@@ -17,10 +17,16 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// What is stored cannot be read by this version.
-    #[error("a stored record cannot be read: {what}")]
+    /// What is stored is damaged or not a record store at all. It is left as it was found.
+    #[error("the record store cannot be read: {what}")]
     Corrupt {
         /// Which part.
+        what: String,
+    },
+    /// What is stored was written by another release in a form that this one must not touch. It is left as it was found.
+    #[error("the record store is of another release: {what}")]
+    Incompatible {
+        /// What does not fit, and what to do.
         what: String,
     },
     /// The cursor is not one of this store's.
@@ -34,7 +40,7 @@ impl StoreError {
     pub fn code(&self) -> Code {
         match self {
             Self::Unavailable { .. } => Code::DatabaseUnavailable,
-            Self::Corrupt { .. } => Code::Internal,
+            Self::Corrupt { .. } | Self::Incompatible { .. } => Code::Internal,
             Self::Cursor => Code::InvalidCursor,
         }
     }
@@ -76,7 +82,7 @@ pub struct Filter {
     pub ended_until: Option<i64>,
 }
 
-/// One page of a listing, newest end first, ties by session id. `log_tail` is left empty in listings.
+/// One page of a listing, newest end first, ties by session id, greatest first. `log_tail` is left empty in listings.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The records.
@@ -99,7 +105,7 @@ pub trait Records: Send + Sync + 'static {
     /// One record, log and all.
     async fn get(&self, session: SessionId) -> Result<Option<MatchRecord>, StoreError>;
 
-    /// A page of at most `limit` records.
+    /// A page of at most `limit` records; the limit is taken as at least 1 and at most [`spawnpoint_core::limits::MAX_PAGE`].
     async fn list(
         &self,
         filter: &Filter,
@@ -107,14 +113,15 @@ pub trait Records: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page, StoreError>;
 
-    /// The session that an idempotency key led to and the hash of that request's body, if it ended at or after `not_before` (Unix ms).
+    /// The session that an idempotency key led to and the hash of that request's body, if it ended at or after `not_before` (Unix ms);
+    /// the one that ended last, should there be several.
     async fn by_idempotency(
         &self,
         key_hash: &str,
         not_before: i64,
     ) -> Result<Option<(SessionId, IdempotencyMark)>, StoreError>;
 
-    /// Removes records that ended before this (Unix ms), at most `limit` of them; returns how many.
+    /// Removes records that ended before this (Unix ms), at most `limit` of them, oldest first; returns how many.
     async fn prune(&self, ended_before: i64, limit: usize) -> Result<u64, StoreError>;
 
     /// Whether it can be written to right now.
