@@ -18,6 +18,10 @@ const GIVE_UP_MS = 120_000; // of reconnecting without a single frame of the gam
 const RENEW_BEFORE_MS = 60_000; // before the token expires
 const LONGEST_TIMER_MS = 2 ** 31 - 1; // a longer setTimeout fires at once
 const SUBPROTOCOLS = ['spawnpoint.progress', 'spawnpoint.v1'];
+// Refusals that another name would not change.
+const ABOUT_THE_GAME = ['invite_required', 'not_joinable', 'origin_not_allowed', 'host_not_allowed'];
+// How a session that is over is told apart: the close codes the gateway uses for its reasons.
+const END_CODES = { idle: 4408, max_duration: 4410, crashed: 4500, ended_by_server: 1000, start_failed: 1013 };
 const IDENTITY_KEY = 'spawnpoint.identity';
 
 /** A refused request: `code` is stable, `message` says what to do, `retryAfter` is seconds or null. */
@@ -139,32 +143,37 @@ export function createClient({ env = globalThis, server = '' } = {}) {
     const key = { 'Idempotency-Key': randomId() };
     const attempt = (body) => api('POST', path, body, me.bearer, key);
     let body = { playerId: me.playerId, ...fields };
+    let refusal = null;
     for (let tries = 1; ; tries += 1) {
       try {
-        return adopt(await attempt(body), me);
+        return adopt(await attempt(body), me, body.playerId);
       } catch (error) {
         const network = !(error instanceof SpawnpointError);
         if (network && tries < 3) {
           await new Promise((done) => { env.setTimeout(done, 400 * tries); });
-        } else if ([401, 403].includes(error.status) && body.playerId && !me.bearer) {
-          // Off loopback a name that this page made up counts for nothing: be given one.
+        } else if ([401, 403].includes(error.status) && !refusal && !ABOUT_THE_GAME.includes(error.code)) {
+          // Off loopback a name that this page made up, or a guest of yesterday, counts for nothing:
+          // ask to be given one.
+          refusal = error;
+          me.bearer = null;
           body = { ...fields };
           key['Idempotency-Key'] = randomId();
         } else {
-          throw error;
+          throw refusal ?? error;
         }
       }
     }
   }
 
-  function adopt(reply, me) {
+  function adopt(reply, me, claimed) {
     me.playerId = reply.player_id ?? me.playerId;
-    me.bearer = reply.guest_token ?? me.bearer;
+    // A guest is known again by the token of their last session: it names them and is signed.
+    me.bearer = reply.player_id && (me.bearer || claimed !== reply.player_id) ? reply.token : null;
     remember(me);
     metrics.session?.leave();
     const session = new Session(reply);
     metrics.session = session;
-    session.connect();
+    if (session.wsUrl) session.connect(); // a TCP or UDP game has none
     return session;
   }
 
@@ -237,7 +246,7 @@ export function createClient({ env = globalThis, server = '' } = {}) {
         }
         const event = JSON.parse(data);
         this.generation = event.generation ?? this.generation;
-        if (event.type === 'phase') {
+        if (event.type === 'phase' || (event.type === 'hello' && event.phase && event.phase !== 'running')) {
           this.phase = event.phase;
           this.emit('phase', event);
         }
@@ -268,7 +277,7 @@ export function createClient({ env = globalThis, server = '' } = {}) {
       }
       if (this.closed) return; // somebody left while we asked
       const delay = reconnectDelay(code, this.#attempt, env.Math.random());
-      if (delay === null) this.#finish(code, reason);
+      if (delay === null || reason === 'start_failed') this.#finish(code, reason);
       else if (now() - this.#lastFrameAt > GIVE_UP_MS) this.#finish(code, 'unreachable');
       else this.#again(code, delay);
     }
@@ -293,10 +302,10 @@ export function createClient({ env = globalThis, server = '' } = {}) {
     /** [code, reason] when the session is over or not ours, null when trying again makes sense. */
     async #ask() {
       try {
-        const { phase, reason, end_reason } = await api('GET', this.path(), undefined, this.token);
-        return phase === 'ended' ? [4411, reason ?? end_reason ?? 'ended'] : null;
+        const { phase, end } = await api('GET', this.path(), undefined, this.token);
+        return phase === 'ended' ? [END_CODES[end?.reason] ?? 4411, end?.reason ?? 'ended'] : null;
       } catch ({ status }) {
-        return { 401: [4401, 'token'], 403: [4403, 'other_session'], 404: [4404, 'unknown'] }[status] ?? null;
+        return { 401: [4401, 'invalid_credentials'], 403: [4403, 'forbidden'], 404: [4404, 'session_not_found'] }[status] ?? null;
       }
     }
 
@@ -338,12 +347,14 @@ export function createClient({ env = globalThis, server = '' } = {}) {
       return metrics.beat('active');
     }
 
-    setWarning({ warning, cull_at, cull_reason }) {
+    setWarning({ warning, cull_at, cull_in_ms, cull_reason }) {
       const before = this.warning;
       const cullAt = parseTime(warning?.cull_at ?? cull_at);
       this.cullAt = cullAt;
       this.cullReason = cull_reason;
-      const secondsLeft = cullAt === null ? null : Math.max(0, Math.round((cullAt - now()) / 1000));
+      // The server's own figure where it gives one: the clocks need not agree.
+      const left = cull_in_ms ?? (cullAt === null ? null : cullAt - now());
+      const secondsLeft = left === null ? null : Math.max(0, Math.round(left / 1000));
       this.warning = warning ? { reason: warning.reason ?? cull_reason, cullAt, secondsLeft } : null;
       if (this.warning || before) this.emit('warning', this.warning);
     }

@@ -80,7 +80,7 @@ describe('starting', () => {
     const { browser, client } = world();
     browser.on('POST', /new-game$/, (body) => (body.playerId
       ? [401, { code: 'unauthorized', title: 'who?' }]
-      : [201, reply(browser, { player_id: 'guest-minted', guest_token: 'g1' })]));
+      : [201, reply(browser, { player_id: 'guest-minted', token: 'g1' })]));
     const game = await client.newGame();
     assert.equal(game.playerId, 'guest-minted');
     assert.equal(JSON.parse(browser.storage.get('spawnpoint.identity')).bearer, 'g1');
@@ -89,6 +89,17 @@ describe('starting', () => {
     const asked = browser.sentTo('/players')[0];
     assert.deepEqual(asked.body, { playerId: 'guest-minted', invite: 'code' });
     assert.equal(asked.headers.Authorization, 'Bearer g1');
+  });
+
+  it('says why a game cannot be joined, not that a name is missing', async () => {
+    const { browser, client } = world();
+    const codes = { c1: 'invite_required', c2: 'forbidden' };
+    browser.on('POST', /players$/, (body) => (body.playerId
+      ? [403, { code: codes[body.invite], title: 'no' }] : [400, { code: 'missing_field' }]));
+    for (const [invite, code] of Object.entries(codes)) {
+      await assert.rejects(client.join(ID, invite), (error) => error.code === code);
+    }
+    assert.equal(browser.sentTo('/players').length, 3);
   });
 
   it('throws a refusal with its code', async () => {
@@ -193,6 +204,22 @@ describe('reconnecting', () => {
     }
     await browser.settle();
     assert.equal(game.closed.code, 4404);
+  });
+
+  it('says what ended a session that it finds over, and a failed start is final', async () => {
+    const { browser, game, socket } = await playing();
+    browser.on('GET', new RegExp(`/api/sessions/${ID}$`), () => [200, { phase: 'ended', end: { reason: 'idle' } }]);
+    socket.drop(1006);
+    for (let i = 1; i < 4 && !game.closed; i += 1) {
+      await browser.pass(5000);
+      browser.sockets[i]?.drop(1006);
+    }
+    await browser.settle();
+    assert.deepEqual(game.closed, { code: 4408, reason: 'idle' });
+    const second = await playing();
+    second.socket.drop(1013, 'start_failed');
+    await second.browser.settle();
+    assert.equal(second.game.closed.code, 1013);
   });
 
   it('gives up on a server that stays away', async () => {

@@ -16,6 +16,8 @@ const ENDS = {
 const REFUSALS = {
   players_in_other_session: 'You are in another game already.',
   not_joinable: 'This game does not take new players.',
+  session_full: 'This game is full.',
+  session_ended: 'This game is over.',
   invite_required: 'This game needs an invitation; ask for the full link.',
 };
 
@@ -33,8 +35,9 @@ export function refusalWords(error, joining) {
     const wait = error.retryAfter ? ` Try again in ${Math.ceil(error.retryAfter)} s.` : ' Try again in a moment.';
     return ['All busy', `No game server is free right now.${wait}`];
   }
-  if (joining && [401, 403].includes(error.status)) return ENDS[4403];
-  return ['That did not work', REFUSALS[error.code] ?? error.message];
+  const words = REFUSALS[error.code];
+  if (joining && !words && [401, 403].includes(error.status)) return ENDS[4403];
+  return ['That did not work', words ?? error.message];
 }
 
 /** What the start of a game is doing. */

@@ -119,7 +119,7 @@ async fn play(tcp: TcpStream, rest: Vec<u8>, upgrade: Upgrade, connection: u64, 
             let _ = timeout(SEND, ws.send(Message::text(text))).await;
             End::Close(4429, "arena_full")
         }
-        Some(Err(Refused::OtherSession)) => End::Close(4403, "other_session"),
+        Some(Err(Refused::OtherSession)) => End::Close(4403, "forbidden"),
         Some(Ok(seat)) => {
             let end = exchange(&mut ws, seat, &doors).await;
             let _ = doors
@@ -259,7 +259,7 @@ async fn write(
         next = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return End::Close(1001, "shutdown"),
-            _ = &mut seat.ousted => return End::Close(4409, "taken_over"),
+            _ = &mut seat.ousted => return End::Close(4409, "newer_connection"),
             Some(answer) = answers.recv() => answer,
             Ok(()) = roster.changed() => roster.borrow_and_update().clone(),
             Ok(()) = frames.changed() => {

@@ -95,7 +95,7 @@ async fn a_second_tab_takes_over_and_the_first_is_told() {
     let mut first = Player::join(&server, "ann").await;
     let second = Player::join(&server, "ann").await;
     assert_eq!(first.id, second.id);
-    assert_eq!(first.closed().await, (4409, "taken_over".to_owned()));
+    assert_eq!(first.closed().await, (4409, "newer_connection".to_owned()));
 }
 
 #[tokio::test]
@@ -337,7 +337,7 @@ async fn the_session_file_may_appear_late_and_sets_the_round() {
     assert_eq!(player.hello["session"], "s-1");
 
     let mut lost = Player::open(&server, "bob", "X-Session-Id: s-2\r\n").await;
-    assert_eq!(lost.closed().await, (4403, "other_session".to_owned()));
+    assert_eq!(lost.closed().await, (4403, "forbidden".to_owned()));
 }
 
 #[tokio::test]
