@@ -23,10 +23,10 @@ pub enum Retry {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:literal, $side:ident, $retry:expr;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident = $text:literal, $status:literal, $side:ident, $retry:expr;)*) => {
         /// A stable problem code. Never renamed; new ones are added.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Code { $($(#[$doc])* $variant,)* }
+        pub enum Code { $($(#[doc = $doc])* $variant,)* }
 
         impl Code {
             /// All codes, for documents and exhaustive tests.
@@ -36,6 +36,12 @@ macro_rules! codes {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
+            }
+
+            /// What it means, in a sentence for people (the variant's own documentation).
+            #[must_use]
+            pub const fn about(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),*).trim_ascii(),)* }
             }
 
             /// The HTTP status it is answered with.

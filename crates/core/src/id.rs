@@ -114,6 +114,11 @@ impl fmt::Display for Generation {
 pub struct PlayerId(Box<str>);
 
 impl PlayerId {
+    /// A literal of this crate's own that is a player id; a test parses each that is used.
+    pub(crate) fn literal(text: &'static str) -> Self {
+        Self(text.into())
+    }
+
     /// The text as given.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -164,6 +169,11 @@ impl fmt::Debug for PlayerId {
 pub struct FleetName(Box<str>);
 
 impl FleetName {
+    /// A literal of this crate's own that is a fleet name; a test parses each that is used.
+    pub(crate) fn literal(text: &'static str) -> Self {
+        Self(text.into())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

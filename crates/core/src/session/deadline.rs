@@ -94,6 +94,12 @@ fn unsaid<'a>(s: &'a Session, due: &Cull) -> impl Iterator<Item = Duration> + 'a
 }
 
 impl Session {
+    /// Whether a warning of this deadline is out.
+    #[must_use]
+    pub fn has_warned(&self, due: &Cull) -> bool {
+        said(self, due).is_some()
+    }
+
     /// When an [`Event::Tick`](super::Event::Tick) next has something to say, not before `now`; `None` when time changes nothing.
     ///
     /// While culls are held a due one stays due: whoever holds looks again at its own pace.

@@ -64,6 +64,41 @@ pub enum Event {
     Recorded,
 }
 
+macro_rules! names {
+    ($($pattern:pat => $name:literal,)*) => {
+        impl Event {
+            /// The names of all events. A new variant does not compile without one, and the exhaustive table fails without
+            /// scenarios for each name.
+            pub const NAMES: &'static [&'static str] = &[$($name,)*];
+
+            /// Its name, for logs and documents.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self { $($pattern => $name,)* }
+            }
+        }
+    };
+}
+
+names! {
+    Self::Gated(_) => "gated",
+    Self::Granted { .. } => "granted",
+    Self::Accepting(_) => "accepting",
+    Self::Exited(..) => "exited",
+    Self::CannotStart(_) => "cannot_start",
+    Self::Join(_) => "join",
+    Self::Leave(_) => "leave",
+    Self::Connections(..) => "connections",
+    Self::SightLost => "sight_lost",
+    Self::SightRegained => "sight_regained",
+    Self::Data(..) => "data",
+    Self::Heartbeat(_) => "heartbeat",
+    Self::Extend { .. } => "extend",
+    Self::End { .. } => "end",
+    Self::Tick { .. } => "tick",
+    Self::Recorded => "recorded",
+}
+
 /// A heartbeat as the decisions see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {

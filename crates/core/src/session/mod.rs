@@ -4,6 +4,7 @@ mod deadline;
 mod event;
 mod presence;
 mod step;
+pub mod table;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,22 @@ impl Phase {
             Self::Replacing => "replacing",
             Self::Ending => "ending",
             Self::Ended => "ended",
+        }
+    }
+
+    /// What it means, in a sentence for people.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Queued => "It waits for capacity.",
+            Self::Starting => "It has an instance that does not accept yet.",
+            Self::Ready => "The instance accepts; nobody has come yet.",
+            Self::Running => "Somebody has played.",
+            Self::Replacing => "The instance died and another takes over.",
+            Self::Ending => {
+                "The reason is fixed; the instance is being stopped and the record written."
+            }
+            Self::Ended => "The record is written, nothing is left.",
         }
     }
 
