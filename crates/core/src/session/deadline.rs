@@ -60,12 +60,9 @@ impl Transition {
         let Some(threshold) = unsaid(&self.next, due).filter(|t| left <= *t).min() else {
             return false;
         };
-        let said = said(&self.next, due).map_or(due.at, |w| w.cull_at);
-        self.next.warned.retain(|w| w.reason != due.reason);
-        self.next.warned.push(Warned {
-            reason: due.reason,
+        self.next.warned = Some(Warned {
             // The one first spoken of: a deadline that creeps is a new one when it has crept far enough in all.
-            cull_at: said,
+            cull_at: said(&self.next, due).map_or(due.at, |w| w.cull_at),
             threshold,
         });
         self.effects.push(Effect::Announce(Notice::Warning {
@@ -78,10 +75,8 @@ impl Transition {
 
 /// What was said of this deadline.
 fn said(s: &Session, due: &Cull) -> Option<Warned> {
-    s.warned.iter().copied().find(|w| {
-        w.reason == due.reason
-            && due.at.since(w.cull_at).max(w.cull_at.since(due.at)) < SAME_DEADLINE
-    })
+    let apart = |w: &Warned| due.at.since(w.cull_at).max(w.cull_at.since(due.at));
+    s.warned.filter(|w| apart(w) < SAME_DEADLINE)
 }
 
 /// The thresholds that are still to be announced for this deadline. Only idleness and age are warned of: there is nobody to hear

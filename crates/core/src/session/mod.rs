@@ -191,11 +191,10 @@ pub struct Ending {
     pub at: Moment,
 }
 
-/// A warning already sent, so that it is sent once per deadline. One is kept for each reason.
+/// The warning last sent, so that each is sent once per deadline. One is enough: no deadline that is warned of ever comes nearer, so
+/// the first of them never is one that was first before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Warned {
-    /// What the deadline is for.
-    pub reason: Reason,
     /// The deadline it spoke of.
     pub cull_at: Moment,
     /// The shortest threshold already announced.
@@ -252,7 +251,7 @@ pub struct Session {
     /// When instances crashed lately, oldest first.
     pub crashes: Vec<Moment>,
     /// See [`Warned`].
-    pub warned: Vec<Warned>,
+    pub warned: Option<Warned>,
     /// Fixed once; `Some` from [`Phase::Ending`] on.
     pub ending: Option<Ending>,
     /// How the last instance ended.
@@ -294,7 +293,7 @@ impl Session {
             emptied_at: None,
             sight: Known::Is(()),
             crashes: Vec::new(),
-            warned: Vec::new(),
+            warned: None,
             ending: None,
             exit: None,
         }

@@ -1,5 +1,6 @@
 //! What holds of every step, whatever the state and the event.
 
+use spawnpoint_core::lifecycle::{Reason, deadlines};
 use spawnpoint_core::session::{Effect, Event, Notice, Phase, Rejected, Session, Step};
 
 fn place(effects: &[Effect], what: impl Fn(&Effect) -> bool) -> Vec<usize> {
@@ -109,6 +110,11 @@ pub(crate) fn check(
     }
     if next.phase == Phase::Ended {
         assert_eq!(next.instance, None, "{context}: nothing is left");
+        assert_eq!(
+            before.live_instance(),
+            None,
+            "{context}: ended while running"
+        );
     }
 
     if before.phase.is_live() && next.phase.is_live() {
@@ -123,6 +129,17 @@ pub(crate) fn check(
         if let (Some(max), Some(limit)) = (next.max_at, next.max_limit_at) {
             assert!(max <= limit, "{context}: past the limit");
         }
+    }
+    if before.phase == Phase::Running && next.phase == Phase::Running {
+        let idle = |s: &Session| {
+            deadlines(s)
+                .find(|c| c.reason == Reason::Idle)
+                .map(|c| c.at)
+        };
+        assert!(
+            idle(next) >= idle(before),
+            "{context}: the idle deadline came nearer"
+        );
     }
     let ids: std::collections::HashSet<_> = next.roster.iter().map(|p| &p.id).collect();
     assert_eq!(
