@@ -132,6 +132,12 @@ pub struct Claim {
     /// How often it was extended.
     #[serde(default)]
     pub extends: u32,
+    /// The instance of this incarnation died and the next one is being found.
+    #[serde(default)]
+    pub replacing: bool,
+    /// Who may join, where the call asked for other than the fleet's rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joinable: Option<String>,
     /// Recent crashes.
     #[serde(default)]
     pub crashes: Vec<Stamp>,

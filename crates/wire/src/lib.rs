@@ -4,6 +4,8 @@
 //! Forms here are versioned and strict on the way in (unknown fields are errors that name them). Decisions live in
 //! `spawnpoint-core`; this room only spells them. No I/O may enter.
 
+pub mod access;
+pub mod api;
 pub mod claim;
 pub mod close;
 pub mod event;

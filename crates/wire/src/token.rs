@@ -8,7 +8,7 @@ use pasetors::paserk::{FormatAsPaserk, Id};
 use pasetors::token::UntrustedToken;
 use pasetors::version4::{PublicToken, V4};
 use serde::{Deserialize, Serialize};
-use spawnpoint_core::{FleetName, PlayerId, SessionId};
+use spawnpoint_core::{FleetName, InstanceId, PlayerId, SessionId};
 
 use crate::text;
 
@@ -31,6 +31,17 @@ pub struct TokenClaims {
     pub iat: i64,
     /// Expires, Unix seconds.
     pub exp: i64,
+}
+
+/// What an instance's own token says: which instance it is, for the SDK listener. It never expires; it dies with its instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceClaims {
+    /// The instance.
+    #[serde(with = "text")]
+    pub iid: InstanceId,
+    /// Its fleet.
+    #[serde(with = "text")]
+    pub fleet: FleetName,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,6 +135,18 @@ impl SigningKey {
     /// # Errors
     /// When the claims cannot be encoded.
     pub fn sign(&self, claims: &TokenClaims) -> Result<String, TokenError> {
+        self.sign_any(claims)
+    }
+
+    /// A signed token for an instance.
+    ///
+    /// # Errors
+    /// When the claims cannot be encoded.
+    pub fn sign_instance(&self, claims: &InstanceClaims) -> Result<String, TokenError> {
+        self.sign_any(claims)
+    }
+
+    fn sign_any<T: Serialize>(&self, claims: &T) -> Result<String, TokenError> {
         let payload = serde_json::to_vec(claims).map_err(|_| TokenError::Invalid)?;
         let footer = serde_json::to_vec(&Footer {
             kid: self.public.kid.clone(),
@@ -208,6 +231,18 @@ impl Keyring {
     /// # Errors
     /// [`TokenError::Invalid`] or [`TokenError::UnknownKey`].
     pub fn verify_signature(&self, token: &str) -> Result<TokenClaims, TokenError> {
+        self.verify_any(token)
+    }
+
+    /// Checks an instance's token.
+    ///
+    /// # Errors
+    /// [`TokenError::Invalid`] or [`TokenError::UnknownKey`]; a player's token is invalid here and the other way round.
+    pub fn verify_instance(&self, token: &str) -> Result<InstanceClaims, TokenError> {
+        self.verify_any(token)
+    }
+
+    fn verify_any<T: serde::de::DeserializeOwned>(&self, token: &str) -> Result<T, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Invalid);
         }
@@ -249,6 +284,17 @@ mod tests {
         assert_eq!(ring.verify(&token, 99), Ok(claims(100)));
         assert_eq!(ring.verify(&token, 100), Err(TokenError::Expired));
         assert_eq!(ring.verify_signature(&token), Ok(claims(100)));
+    }
+
+    #[test]
+    fn a_players_token_is_no_instances_token() {
+        let key = SigningKey::generate().unwrap();
+        let ring = Keyring::new(vec![key.public().clone()]);
+        let own = InstanceClaims { iid: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(), fleet: "spice".parse().unwrap() };
+        let token = key.sign_instance(&own).unwrap();
+        assert_eq!(ring.verify_instance(&token), Ok(own));
+        assert_eq!(ring.verify(&token, 0), Err(TokenError::Invalid));
+        assert_eq!(ring.verify_instance(&key.sign(&claims(9)).unwrap()), Err(TokenError::Invalid));
     }
 
     #[test]

@@ -1,0 +1,137 @@
+//! The fleet worker's acts: what `core::fleet::plan` decided, done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spawnpoint_core::fleet::{InFlight, Plan, PoolSpec, Warm, plan};
+use spawnpoint_core::time::Known;
+use spawnpoint_core::{FleetName, InstanceId};
+use spawnpoint_runtime::RuntimeError;
+
+use super::App;
+use super::start::chain;
+use super::world::Holder;
+
+/// A fleet with sessions waiting is looked at again at least this often: a port may have become free.
+const WAITING_LOOK: Duration = Duration::from_secs(1);
+
+impl App {
+    /// Looks at every fleet once and acts. Returns when to look again at the latest.
+    pub(crate) fn plan_fleets(self: &Arc<Self>) -> Duration {
+        let names: Vec<FleetName> = self.world().fleets.keys().cloned().collect();
+        let mut next = Duration::from_secs(30);
+        for name in names {
+            if let Some(after) = self.plan_fleet(&name) {
+                next = next.min(after);
+            }
+        }
+        next
+    }
+
+    fn plan_fleet(self: &Arc<Self>, name: &FleetName) -> Option<Duration> {
+        let now = self.now();
+        let (plan, config, waiting) = {
+            let mut world = self.world();
+            let draining = world.draining;
+            let f = world.fleets.get_mut(name)?;
+            let spec = PoolSpec {
+                warm: if draining || !f.config.warm_allowed { 0 } else { f.config.warm },
+                max_age: f.config.warm_max_age,
+                max_instances: f.config.max_instances,
+                template: f.template,
+            };
+            let decided = plan(&spec, &Known::Is(f.pool()), InFlight::default(), f.failures, now);
+            let changed = f.last_plan.as_ref().is_none_or(|(_, p)| *p != decided);
+            if changed && (decided.start > 0 || !decided.stop.is_empty() || decided.admit > 0) {
+                tracing::info!(fleet = %name, admit = decided.admit, start = decided.start, stop = decided.stop.len(), because = %decided.because, "fleet plan");
+            }
+            f.last_plan = Some((now, decided.clone()));
+            (decided, Arc::clone(&f.config), !f.queue.is_empty())
+        };
+        let Plan { admit, start, stop, recheck_after, .. } = plan;
+        for id in stop {
+            self.discard(id, name);
+        }
+        if admit > 0 {
+            self.admit(name, admit);
+        }
+        for _ in 0..start {
+            let id = InstanceId::new(uuid::Uuid::now_v7());
+            let warm = Warm { id, ready: false, started_at: now, template: config.template.fingerprint() };
+            {
+                let mut world = self.world();
+                world.hold(id, name, Holder::Warm);
+                if let Some(f) = world.fleets.get_mut(name) {
+                    f.warm.insert(id, warm);
+                }
+            }
+            let app = Arc::clone(self);
+            let config = Arc::clone(&config);
+            self.tasks.spawn(async move { app.start_warm(config, id).await });
+        }
+        let again = waiting.then_some(WAITING_LOOK);
+        match (recheck_after, again) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    async fn start_warm(self: Arc<Self>, config: Arc<crate::config::FleetConfig>, id: InstanceId) {
+        let order = self.order_for(&config, id, None, false);
+        match self.runtime.order(order).await {
+            Ok(seen) => self.observe(seen),
+            Err(e) => {
+                tracing::warn!(fleet = %config.name, code = %e.code(), error = %chain(&e), "a warm instance could not be started");
+                if matches!(e, RuntimeError::OutcomeUnknown(_)) {
+                    // It may exist: whatever there is under this id goes, and another is started instead.
+                    self.discard(id, &config.name);
+                    return;
+                }
+                let now = self.now();
+                let mut world = self.world();
+                world.drop_instance(id, &config.name);
+                if let Some(f) = world.fleets.get_mut(&config.name) {
+                    f.failures.in_a_row += 1;
+                    f.failures.last = Some(now);
+                }
+                drop(world);
+                self.plan_now.notify_one();
+            }
+        }
+    }
+
+    /// Warm instances that do not accept within their start limit fail like those that exit.
+    pub(crate) fn drop_stuck_warm(self: &Arc<Self>) {
+        let now = self.now();
+        let stuck: Vec<(InstanceId, FleetName)> = {
+            let mut world = self.world();
+            let mut out = Vec::new();
+            for (name, f) in &mut world.fleets {
+                let boot = f.config.policy.boot;
+                let late: Vec<InstanceId> =
+                    f.warm.values().filter(|w| !w.ready && now.since(w.started_at) >= boot).map(|w| w.id).collect();
+                if !late.is_empty() {
+                    f.failures.in_a_row += u32::try_from(late.len()).unwrap_or(1);
+                    f.failures.last = Some(now);
+                }
+                out.extend(late.into_iter().map(|id| (id, name.clone())));
+            }
+            out
+        };
+        for (id, fleet) in stuck {
+            tracing::warn!(%fleet, instance = %id, "a warm instance never accepted within its start limit");
+            self.discard(id, &fleet);
+        }
+    }
+
+    /// Stops every unclaimed instance: nothing is left running after a drain.
+    pub(crate) fn stop_warm(self: &Arc<Self>) {
+        let warm: Vec<(InstanceId, FleetName)> = {
+            let world = self.world();
+            world.fleets.iter().flat_map(|(n, f)| f.warm.keys().map(|id| (*id, n.clone()))).collect()
+        };
+        for (id, fleet) in warm {
+            self.discard(id, &fleet);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The server as gateways see it: routes out, reports in.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt};
+use spawnpoint_core::session::{Event, Phase};
+use spawnpoint_core::time::Known;
+use spawnpoint_core::{Moment, PlayerId, SessionId};
+use spawnpoint_runtime::Protocol as RunProtocol;
+use spawnpoint_wire::link::{Cursor, Link, LinkError, Protocol, Report, Route, RouteUpdate};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::App;
+use super::world::Entry;
+
+/// A gateway that has not reported for this long is gone, and its tunnels with it.
+const GATEWAY_LOST: Duration = Duration::from_secs(15);
+
+/// What each gateway last said.
+#[derive(Default)]
+pub(crate) struct Reports {
+    gateways: Mutex<HashMap<String, Seen>>,
+}
+
+struct Seen {
+    sequence: u64,
+    at: Moment,
+    connections: HashMap<(SessionId, PlayerId), u32>,
+}
+
+impl Reports {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Seen>> {
+        self.gateways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every gateway has reported since this moment; unknown when there is none, since `start`.
+    pub(crate) fn facts(&self, start: Moment) -> Known<Moment> {
+        match self.lock().values().map(|g| g.at).min() {
+            Some(oldest) => Known::Is(oldest),
+            None => Known::Unknown { since: start },
+        }
+    }
+
+    fn total(gateways: &HashMap<String, Seen>, key: &(SessionId, PlayerId)) -> u32 {
+        gateways.values().filter_map(|g| g.connections.get(key)).sum()
+    }
+}
+
+impl Entry {
+    /// Where its connections go now.
+    pub(super) fn route(&self, position: Option<u32>) -> Route {
+        let s = &self.session;
+        let protocol = wire_protocol(self.fleet.template.protocol);
+        Route {
+            session: s.id,
+            fleet: s.fleet.clone(),
+            generation: s.generation.0,
+            phase: s.phase,
+            address: self.address.filter(|_| s.phase.accepts()),
+            protocol,
+            players: s.roster.iter().map(|p| p.id.clone()).collect(),
+            position,
+            waiting_for: (s.phase == Phase::Queued).then(|| self.waiting_for.to_owned()),
+            ended: s.ending.map(|e| e.reason),
+        }
+    }
+}
+
+/// The protocol's spelling on the wire.
+pub(crate) const fn wire_protocol(p: RunProtocol) -> Protocol {
+    match p {
+        RunProtocol::WebSocket => Protocol::WebSocket,
+        RunProtocol::Http => Protocol::Http,
+        RunProtocol::Tcp => Protocol::Tcp,
+        RunProtocol::Udp => Protocol::Udp,
+    }
+}
+
+/// [`Link`] for a gateway in the same process.
+pub struct LocalLink(pub Arc<App>);
+
+#[async_trait]
+impl Link for LocalLink {
+    async fn routes(&self, from: Option<Cursor>) -> Result<BoxStream<'static, RouteUpdate>, LinkError> {
+        let app = Arc::clone(&self.0);
+        let (first, live) = match from.and_then(|c| app.routes.resume(c)) {
+            Some(live) => (None, live),
+            None => {
+                let (all, live) = app.routes.listen();
+                (Some(all), live)
+            }
+        };
+        let changes = stream::unfold((app, live), |(app, mut live)| async move {
+            match live.recv().await {
+                Ok(update) => Some((update, (app, live))),
+                Err(RecvError::Lagged(_)) => {
+                    // A gap would hide an end: the whole table again.
+                    let (all, live) = app.routes.listen();
+                    Some((all, (app, live)))
+                }
+                Err(RecvError::Closed) => None,
+            }
+        });
+        Ok(stream::iter(first).chain(changes).boxed())
+    }
+
+    async fn resolve(&self, session: SessionId) -> Result<Option<Route>, LinkError> {
+        Ok(self.0.routes.get(session))
+    }
+
+    async fn report(&self, report: Report) -> Result<(), LinkError> {
+        self.0.take_report(&report);
+        Ok(())
+    }
+}
+
+impl App {
+    fn take_report(self: &Arc<Self>, report: &Report) {
+        let now = self.now();
+        let mut events: Vec<(SessionId, Event)> = Vec::new();
+        let first_full = {
+            let mut gateways = self.reports.lock();
+            let known = gateways.contains_key(&report.gateway);
+            let seen = gateways
+                .entry(report.gateway.clone())
+                .or_insert_with(|| Seen { sequence: 0, at: now, connections: HashMap::new() });
+            if known && report.sequence <= seen.sequence {
+                return;
+            }
+            seen.sequence = report.sequence;
+            seen.at = now;
+            let mut touched: Vec<(SessionId, PlayerId)> = Vec::new();
+            if report.full {
+                touched.extend(seen.connections.drain().map(|(k, _)| k));
+            }
+            for s in &report.sessions {
+                for p in &s.players {
+                    let key = (s.session, p.player.clone());
+                    if p.connections == 0 {
+                        seen.connections.remove(&key);
+                    } else {
+                        seen.connections.insert(key.clone(), p.connections);
+                    }
+                    touched.push(key);
+                    if let Some(age) = p.client_data_age_ms {
+                        events.push((s.session, Event::Data(Some(p.player.clone()), now.before(Duration::from_millis(age)))));
+                    }
+                    if let Some(age) = p.server_data_age_ms {
+                        events.push((s.session, Event::Data(None, now.before(Duration::from_millis(age)))));
+                    }
+                }
+            }
+            let counts = touched.into_iter().map(|key| {
+                let total = Reports::total(&gateways, &key);
+                (key.0, Event::Connections(key.1, total))
+            });
+            // Arrivals before data, or the data of somebody just connected would be of a stranger.
+            events.splice(0..0, counts.collect::<Vec<_>>());
+            report.full
+        };
+        for (id, event) in events {
+            let _ = self.apply(id, &event);
+        }
+        if first_full {
+            let unseen: Vec<SessionId> = {
+                let world = self.world();
+                world.sessions.values().filter(|e| matches!(e.session.sight, Known::Unknown { .. })).map(|e| e.session.id).collect()
+            };
+            for id in unseen {
+                let _ = self.apply(id, &Event::SightRegained);
+            }
+        }
+    }
+
+    /// Drops gateways that have been silent for too long: their tunnels are gone with them, as far as anybody can say.
+    pub(crate) fn drop_lost_gateways(self: &Arc<Self>) {
+        let now = self.now();
+        let lost: Vec<(SessionId, PlayerId)> = {
+            let mut gateways = self.reports.lock();
+            let silent: Vec<String> =
+                gateways.iter().filter(|(_, g)| now.since(g.at) > GATEWAY_LOST).map(|(k, _)| k.clone()).collect();
+            silent.iter().filter_map(|k| gateways.remove(k)).flat_map(|g| g.connections.into_keys()).collect()
+        };
+        let mut sessions: Vec<SessionId> = lost.into_iter().map(|(s, _)| s).collect();
+        sessions.sort_unstable();
+        sessions.dedup();
+        for id in sessions {
+            // Cut off is not gone: until a gateway says so, nobody knows.
+            let _ = self.apply(id, &Event::SightLost);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What the operator asked for. Parsed whole, every error collected, nothing bound or started.
+//!
+//! [`parse`] reads a file, variables and flags by the one table of keys in `keys`, from which `docs/configuration.md` is printed too.
+
+mod assemble;
+mod convert;
+mod error;
+mod keys;
+mod read;
+mod reference;
+mod units;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use assemble::{Parsed, default_state_home, parse, unknown_variables};
+pub use error::{ConfigError, ErrorKind, Origin};
+pub use read::{Overrides, Setting};
+pub use reference::reference;
+pub use units::{MAX_DURATION, parse_duration, show_duration};
+pub use value::MAX_FILE;
+
+pub(crate) use units::duration as parse_duration;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spawnpoint_core::FleetName;
+use spawnpoint_core::lifecycle::Policy;
+use spawnpoint_runtime::Template;
+use spawnpoint_wire::access::Access;
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Section `[server]`.
+    pub server: ServerConfig,
+    /// Each `[[fleet]]`, in the order of the file: the first is new-game's default.
+    pub fleets: Vec<Arc<FleetConfig>>,
+}
+
+/// Section `[server]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// Gateway, player API and `/play`. Default 127.0.0.1:8080 and [::1]:8080.
+    pub public: Vec<SocketAddr>,
+    /// Everything, for operators. Default 127.0.0.1:8081 and [::1]:8081.
+    pub admin: Vec<SocketAddr>,
+    /// For instances. Default 127.0.0.1:8082 and [::1]:8082.
+    pub sdk: Vec<SocketAddr>,
+    /// How players reach the public listener (`https://games.example.com`); by default the request's own `Host`.
+    pub public_url: Option<String>,
+    /// Host names answered to, besides loopback names and that of `public_url`.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of pages that may call, besides the server's own.
+    pub allowed_origins: Vec<String>,
+    /// Backend keys. None on loopback is dev mode: every local caller counts as a backend.
+    pub keys: Vec<ApiKey>,
+    /// Strangers may start games; the server mints their ids.
+    pub guests: bool,
+    /// Where instances, records and keys are kept.
+    pub state_dir: PathBuf,
+    /// First and last port given to instances.
+    pub instance_ports: (u16, u16),
+    /// How long match records are kept.
+    pub retention: Duration,
+    /// Live sessions one backend key may have; `None` is unlimited.
+    pub sessions_per_key: Option<u32>,
+    /// Starts a minute that one address may make as a guest.
+    pub guest_starts_per_minute: u32,
+    /// Names this server in records and logs.
+    pub name: String,
+}
+
+/// A backend key. The secret never leaves this struct in any log or reply.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// For logs, quotas and idempotency.
+    pub name: String,
+    /// At least 16 characters.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiKey").field("name", &self.name).field("secret", &"(hidden)").finish()
+    }
+}
+
+/// One `[[fleet]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetConfig {
+    /// Its name.
+    pub name: FleetName,
+    /// How to run one instance.
+    pub template: Template,
+    /// Warm instances wanted.
+    pub warm: u32,
+    /// A server that must have everything in its environment is never started before it is needed (`warm = "none"`).
+    pub warm_allowed: bool,
+    /// Warm instances older than this are renewed.
+    pub warm_max_age: Option<Duration>,
+    /// Most instances of any kind.
+    pub max_instances: Option<u32>,
+    /// The lifecycle numbers.
+    pub policy: Arc<Policy>,
+    /// How players reach an instance.
+    pub expose: Expose,
+    /// Guests may start sessions of this fleet (where the server allows guests at all).
+    pub guests: bool,
+    /// Shown to people and kept with nothing: free text labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How players reach an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expose {
+    /// Through the gateway, under one URL that never changes.
+    Gateway,
+    /// At the instance's own port.
+    HostPort,
+}
+
+impl ServerConfig {
+    /// Whether every local caller counts as a backend: no keys, no guests, and nothing but loopback is bound.
+    #[must_use]
+    pub fn dev_mode(&self) -> bool {
+        self.keys.is_empty() && !self.guests && self.public.iter().chain(&self.admin).all(|a| a.ip().is_loopback())
+    }
+}
+
+impl ServerConfig {
+    /// Which hosts and origins are answered to. The gateway uses the same.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        let mut hosts: Vec<String> = self.allowed_hosts.iter().map(|h| h.to_ascii_lowercase()).collect();
+        let mut origins: Vec<String> =
+            self.allowed_origins.iter().map(|o| o.trim_end_matches('/').to_ascii_lowercase()).collect();
+        if let Some((scheme, rest)) = self.public_url.as_deref().and_then(|u| u.split_once("://")) {
+            let authority = rest.split('/').next().unwrap_or("").to_ascii_lowercase();
+            let host = authority.rsplit_once(':').map_or(authority.as_str(), |(h, _)| h).trim_matches(['[', ']']);
+            hosts.push(host.to_owned());
+            origins.push(format!("{}://{authority}", if matches!(scheme, "https" | "wss") { "https" } else { "http" }));
+        }
+        Access {
+            hosts,
+            origins,
+            loopback_origins: self.dev_mode(),
+            ip_hosts: self.public.iter().chain(&self.admin).any(|a| !a.ip().is_loopback()),
+        }
+    }
+}
+
+impl Config {
+    /// The fleet of this name.
+    #[must_use]
+    pub fn fleet(&self, name: &FleetName) -> Option<&Arc<FleetConfig>> {
+        self.fleets.iter().find(|f| f.name == *name)
+    }
+}
+
+impl FleetConfig {
+    /// Stands in for a fleet that is gone from the configuration while sessions of it live: default numbers, nothing new.
+    #[must_use]
+    pub fn orphan(name: FleetName) -> Self {
+        Self {
+            name,
+            template: Template {
+                command: Vec::new(),
+                env: BTreeMap::new(),
+                inherit_env: false,
+                workdir: None,
+                cpu_millis: None,
+                memory_bytes: None,
+                protocol: spawnpoint_runtime::Protocol::WebSocket,
+                ready: spawnpoint_runtime::ReadyRule::Dial,
+                fixed_port: None,
+                host_port: false,
+            },
+            warm: 0,
+            warm_allowed: false,
+            warm_max_age: None,
+            max_instances: None,
+            policy: Arc::new(Policy { on_crash: spawnpoint_core::lifecycle::OnCrash::End, ..Policy::default() }),
+            expose: Expose::Gateway,
+            guests: false,
+            labels: BTreeMap::new(),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The reaper: looks at each session when its next deadline or warning is due, holds culls back after a late tick or while the
+//! mass-end brake holds, and nothing else.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use spawnpoint_core::decision::{Decision, Subject};
+use spawnpoint_core::lifecycle::{Brake, Verdict, brake_counts, hold_after};
+use spawnpoint_core::limits::BRAKE_WINDOW;
+use spawnpoint_core::time::Known;
+use spawnpoint_core::{Moment, SessionId};
+
+use crate::app::App;
+
+/// It looks at least this often: a tick is then never late by itself, and lateness is noticed within this.
+const LOOK: Duration = Duration::from_millis(200);
+/// While culls are held, the held sessions are looked at again after this.
+const HELD_LOOK: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(app: Arc<App>) {
+    let mut state = Reaper { brake: Brake::default(), late_until: None, expected: app.clock.now() };
+    loop {
+        let wait = state.look(&app);
+        state.expected = app.clock.now().after(wait);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = app.look_now.notified() => state.expected = state.expected.min(app.clock.now()),
+        }
+    }
+}
+
+struct Reaper {
+    brake: Brake,
+    late_until: Option<Moment>,
+    expected: Moment,
+}
+
+impl Reaper {
+    /// One look. Returns how long until the next.
+    fn look(&mut self, app: &Arc<App>) -> Duration {
+        let now = app.clock.now();
+        app.drop_lost_gateways();
+        let heartbeat = app.config.load().fleets.first().map_or(Duration::from_secs(5), |f| f.policy.heartbeat);
+        if let Some(until) = hold_after(self.expected, now, heartbeat) {
+            tracing::warn!(late_ms = now.since(self.expected).as_millis(), "this process was not running for a while: culls hold for a heartbeat period");
+            self.late_until = Some(until);
+        }
+        let late = self.late_until.is_some_and(|u| now < u);
+        let braked = self.brake(app, now);
+        let held_by = if late {
+            Some("late_tick")
+        } else if braked {
+            Some("mass_end_brake")
+        } else {
+            None
+        };
+        self.note(app, held_by, now);
+        let due: Vec<SessionId> =
+            app.with_world(|w| w.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect());
+        for id in &due {
+            super::tick(app, *id, held_by.is_some());
+            app.look_later(*id, now.after(HELD_LOOK));
+        }
+        let next = app.with_world(|w| w.timers.first().map(|(at, _)| *at));
+        next.map_or(LOOK, |at| at.since(now).min(LOOK)).max(Duration::from_millis(1))
+    }
+
+    fn brake(&mut self, app: &Arc<App>, now: Moment) -> bool {
+        let horizon = now.after(BRAKE_WINDOW);
+        let (live, due) = app.with_world(|w| {
+            // A session that would end within the window is armed within it: the others need not be asked.
+            let due = w
+                .timers
+                .iter()
+                .take_while(|(at, _)| *at <= horizon)
+                .filter(|(_, id)| w.sessions.get(id).is_some_and(|e| brake_counts(&e.session, now)))
+                .count();
+            let live = w.sessions.values().filter(|_| due > 0).filter(|e| e.session.phase.is_live()).count();
+            (live, due)
+        });
+        let facts = app.facts();
+        let (next, verdict) = self.brake.decide(live, due, facts, now);
+        if next.held_since.is_some() != self.brake.held_since.is_some() {
+            let because = match verdict {
+                Verdict::Go { because } | Verdict::Hold { because, .. } => because,
+            };
+            tracing::warn!(live, due, because, "mass-end brake");
+        }
+        self.brake = next;
+        verdict.holds()
+    }
+
+    /// Says when holding begins and ends, once.
+    fn note(&self, app: &Arc<App>, held_by: Option<&'static str>, now: Moment) {
+        let mut shown = app.held_by.lock().unwrap_or_else(PoisonError::into_inner);
+        if *shown == held_by {
+            return;
+        }
+        if held_by.is_some() {
+            App::bump(&app.counters.culls_held);
+        }
+        let decision = Decision {
+            at: now,
+            subject: Subject::Worker("reaper"),
+            function: "lifecycle::brake",
+            input: shown.unwrap_or("free").to_owned(),
+            output: held_by.unwrap_or("free").to_owned(),
+            because: "late ticks and mass ends hold culls".to_owned(),
+        };
+        tracing::info!(from = %decision.input, to = %decision.output, "culls");
+        *shown = held_by;
+    }
+}
+
+impl App {
+    /// What is known of the gateways' view: the oldest of their newest reports, or that none has reported.
+    fn facts(&self) -> Known<Moment> {
+        self.reports.facts(self.started_at)
+    }
+}
