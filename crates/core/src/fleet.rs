@@ -54,10 +54,11 @@ pub struct InFlight {
     pub claimed: u32,
 }
 
-/// The breaker on a template that keeps failing to start.
+/// The breaker on one template that keeps failing to start: fold each outcome in with [`failed`](Failures::failed) and
+/// [`succeeded`](Failures::succeeded), begin anew with another template.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
-    /// Warm starts that failed in a row.
+    /// Starts that failed in a row; those of one batch count once the breaker is open.
     pub in_a_row: u32,
     /// The last of them.
     pub last: Option<Moment>,
@@ -82,6 +83,27 @@ impl Failures {
         Some(last.after(hold))
     }
 
+    /// After a start, begun at `started_at`, that failed at `now`. Once the breaker is open the rest of the batch that opened it
+    /// says nothing new: fifty starts that fail together are not fifty reasons to wait longer.
+    #[must_use]
+    pub fn failed(self, started_at: Moment, now: Moment) -> Self {
+        let same_batch =
+            self.in_a_row >= BREAKER_OPENS_AT && self.last.is_some_and(|last| started_at <= last);
+        if same_batch {
+            return self;
+        }
+        Self {
+            in_a_row: self.in_a_row.saturating_add(1),
+            last: Some(now),
+        }
+    }
+
+    /// After a start that became ready.
+    #[must_use]
+    pub fn succeeded(self) -> Self {
+        Self::default()
+    }
+
     /// Whether the fleet is degraded now.
     #[must_use]
     pub fn degraded(&self, now: Moment) -> bool {
@@ -92,7 +114,7 @@ impl Failures {
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Waiting sessions that get a place now, oldest first.
+    /// Waiting sessions that get a place now, oldest first. Those beyond the ready warm instances are started cold.
     pub admit: u32,
     /// Warm instances to start.
     pub start: u32,
@@ -104,22 +126,19 @@ pub struct Plan {
     pub because: String,
 }
 
-impl Plan {
-    fn nothing(because: impl Into<String>, recheck_after: Option<Duration>) -> Self {
-        Self {
-            admit: 0,
-            start: 0,
-            stop: Vec::new(),
-            recheck_after,
-            because: because.into(),
-        }
-    }
-}
+/// How often to look again while nothing can be seen.
+const UNSEEN_RECHECK: Duration = Duration::from_secs(1);
 
 /// Plans a fleet's pool.
 ///
-/// Waiting sessions come before warm instances; a claimed instance is never touched; a stale or old warm instance is stopped only
-/// once enough good ones accept, so that a bad template never replaces good ones. An unknown view plans nothing.
+/// * Waiting sessions come before warm instances: none is started while one waits.
+/// * Never more than the maximum, whatever is starting, in flight or being stopped; lowered, it sheds warm ones.
+/// * A claimed instance is never touched; there is no way to say so.
+/// * A stale or old warm instance that accepts is stopped only once a good one accepts in its place, so that a bad template never
+///   replaces good ones. At the maximum there is no room for both: then one goes first, never the last, never while a
+///   replacement is on its way or starts fail.
+/// * A template whose starts fail is tried one at a time, and after [`BREAKER_OPENS_AT`] with growing pauses.
+/// * An unknown view plans nothing.
 #[must_use]
 pub fn plan(
     spec: &PoolSpec,
@@ -131,105 +150,87 @@ pub fn plan(
     let pool = match seen {
         Known::Is(pool) => pool,
         Known::Unknown { since } => {
-            return Plan::nothing(
-                format!(
-                    "nothing can be seen since {} ms ago: neither starting nor stopping",
-                    now.since(*since).as_millis()
+            let ago = now.since(*since).as_millis();
+            return Plan {
+                admit: 0,
+                start: 0,
+                stop: Vec::new(),
+                recheck_after: Some(UNSEEN_RECHECK),
+                because: format!(
+                    "nothing has been seen for {ago} ms: neither starting nor stopping"
                 ),
-                Some(Duration::from_secs(1)),
-            );
+            };
         }
     };
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let warm_all = count(pool.warm.len());
-    let total = warm_all + pool.claimed + pool.stopping + in_flight.warm + in_flight.claimed;
-    let mut room = spec
+    let sorted = Sorted::of(spec, pool, now);
+    let total = count(pool.warm.len())
+        .saturating_add(pool.claimed)
+        .saturating_add(pool.stopping)
+        .saturating_add(in_flight.warm)
+        .saturating_add(in_flight.claimed);
+    let room = spec
         .max_instances
         .map_or(u32::MAX, |max| max.saturating_sub(total));
     let mut because = Vec::new();
-    let mut stop = Vec::new();
 
-    // A ready warm instance is a place for a waiting session as well; the claim takes it without this plan's help.
-    let ready = count(pool.warm.iter().filter(|w| w.ready).count());
+    // A ready warm instance is a place as well; the claim takes it without this plan's help.
+    let ready = count(sorted.good_ready.len() + sorted.stale_ready.len());
     let admit = pool.queued.min(room.saturating_add(ready));
-    room -= admit.saturating_sub(ready).min(room);
-    if admit > 0 {
-        because.push(format!("{admit} of {} waiting get a place", pool.queued));
-    } else if pool.queued > 0 {
+    if pool.queued > 0 {
+        let max = spec.max_instances.unwrap_or(u32::MAX);
         because.push(format!(
-            "{} wait: {total} of {} instances in use",
-            pool.queued,
-            spec.max_instances.unwrap_or(u32::MAX)
+            "{admit} of {} waiting get a place, {total} of {max} instances in use",
+            pool.queued
         ));
-        // Starting (not yet accepting) warm instances of a full fleet make room for those who wait.
-        let starting = pool.warm.iter().filter(|w| !w.ready).map(|w| w.id);
-        stop.extend(starting.take(pool.queued as usize));
     }
 
-    let fresh = |w: &&Warm| w.template == spec.template && !is_old(spec, w, now);
-    let good: Vec<&Warm> = pool
-        .warm
-        .iter()
-        .filter(fresh)
-        .filter(|w| !stop.contains(&w.id))
-        .collect();
-    let good_ready = count(good.iter().filter(|w| w.ready).count());
-    let have = count(good.len()) + in_flight.warm;
+    let pending = count(sorted.good_pending.len()).saturating_add(in_flight.warm);
+    let have = pending.saturating_add(count(sorted.good_ready.len()));
+    // Sessions have the first claim on the maximum; what is above it (it was lowered) is surplus.
+    let busy = pool.claimed.saturating_add(in_flight.claimed);
+    let target = spec
+        .max_instances
+        .map_or(spec.warm, |max| spec.warm.min(max.saturating_sub(busy)));
+    let missing = target.saturating_sub(have);
     let mut start = 0;
-    if have < spec.warm && pool.queued == 0 {
-        let missing = spec.warm - have;
-        start = missing.min(room);
-        because.push(format!("{have} of {} warm", spec.warm));
-        if start < missing {
-            because.push(format!("room for {start} of {missing}"));
+    let mut recheck_after = next_age(spec, pool, now);
+    if missing > 0 && pool.queued == 0 {
+        start = missing.min(room).min(failures.allowed(pending, now));
+        because.push(format!("{have} of {target} warm: {start} more"));
+        if failures.in_a_row > 0 {
+            because.push(format!("{} starts failed in a row", failures.in_a_row));
+        } else if start < missing {
+            because.push(format!("room for {room}"));
         }
-    }
-    let bad: Vec<InstanceId> = pool
-        .warm
-        .iter()
-        .filter(|w| !fresh(w))
-        .map(|w| w.id)
-        .collect();
-    if !bad.is_empty() {
-        // Replace one for one: each good one that accepts lets one bad one go; all go when the pool is good.
-        let keep = spec.warm.saturating_sub(good_ready) as usize;
-        let go = bad.len().saturating_sub(keep);
-        // At the maximum there is no room for a good one beside the bad: one goes first to make it.
-        let go = if go == 0 && room == 0 && start == 0 && have < spec.warm {
-            1
-        } else {
-            go
-        };
-        if go > 0 {
-            because.push(format!("{go} of {} stale or too old go", bad.len()));
-            stop.extend(bad.into_iter().take(go));
+        if let Some(until) = failures.held_until().filter(|u| now < *u) {
+            let hold = until.since(now);
+            because.push(format!("held for {} ms", hold.as_millis()));
+            recheck_after = Some(recheck_after.map_or(hold, |r| r.min(hold)));
         }
-    }
-    if have > spec.warm {
-        let mut spare: Vec<&Warm> = good;
-        // Those that do not accept yet go first, then the oldest.
-        spare.sort_by_key(|w| (w.ready, w.started_at, w.id));
-        let excess = (have - spec.warm) as usize;
-        because.push(format!("{excess} more than {} warm", spec.warm));
-        stop.extend(spare.into_iter().take(excess).map(|w| w.id));
     }
 
-    let mut recheck_after = next_age(spec, pool, now);
-    if let Some(until) = failures.held_until().filter(|u| now < *u)
-        && start > 0
-    {
-        start = 0;
-        recheck_after = Some(recheck_after.map_or(until.since(now), |r| r.min(until.since(now))));
-        because.push(format!(
-            "{} starts failed in a row: held for {} s",
-            failures.in_a_row,
-            until.since(now).as_secs()
-        ));
+    let make_room = missing > 0
+        && room == 0
+        && pending == 0
+        && pool.queued == 0
+        && pool.stopping == 0
+        && failures.in_a_row == 0;
+    let stop = if pool.queued > 0 {
+        // Whatever accepts is about to be claimed.
+        sorted.stale_pending.clone()
+    } else {
+        sorted.stops(target, make_room)
+    };
+    if !stop.is_empty() {
+        because.push(format!("{} surplus, stale or too old go", stop.len()));
+    } else if !sorted.stale_ready.is_empty() {
+        let stay = sorted.stale_ready.len();
+        because.push(format!("{stay} stale or too old stay until others accept"));
     }
     if because.is_empty() {
         because.push(format!(
-            "{have} of {} warm, {} claimed: as wanted",
-            spec.warm, pool.claimed
+            "{have} of {target} warm, {} claimed: as wanted",
+            pool.claimed
         ));
     }
     Plan {
@@ -241,11 +242,79 @@ pub fn plan(
     }
 }
 
-fn is_old(spec: &PoolSpec, w: &Warm, now: Moment) -> bool {
-    spec.max_age
-        .is_some_and(|age| now.since(w.started_at) >= age)
+impl Failures {
+    /// How many starts may be under way now, less those that are: any number while nothing fails, else one at a time, none
+    /// while held.
+    fn allowed(&self, pending: u32, now: Moment) -> u32 {
+        match self.in_a_row {
+            0 => u32::MAX,
+            _ if self.degraded(now) => 0,
+            _ => 1_u32.saturating_sub(pending),
+        }
+    }
 }
 
+/// The unclaimed instances by what they are worth, each list with the first to go first (oldest, then by id).
+struct Sorted {
+    /// Of the present template and young enough: they accept.
+    good_ready: Vec<InstanceId>,
+    /// Of the present template: they do not accept yet.
+    good_pending: Vec<InstanceId>,
+    /// Of another template, or too old: they accept, and are better than none.
+    stale_ready: Vec<InstanceId>,
+    /// Of another template: nobody will miss them.
+    stale_pending: Vec<InstanceId>,
+}
+
+impl Sorted {
+    fn of(spec: &PoolSpec, pool: &Pool, now: Moment) -> Self {
+        let mut warm: Vec<&Warm> = pool.warm.iter().collect();
+        warm.sort_by_key(|w| (w.started_at, w.id));
+        // Age counts once it accepts: a boot longer than the age would never end otherwise.
+        let old = |w: &Warm| {
+            let age = now.since(w.started_at);
+            w.ready && spec.max_age.is_some_and(|max| age >= max)
+        };
+        let those = |ready: bool, good: bool| -> Vec<InstanceId> {
+            let fits =
+                |w: &&&Warm| w.ready == ready && (w.template == spec.template && !old(w)) == good;
+            warm.iter().filter(fits).map(|w| w.id).collect()
+        };
+        Self {
+            good_ready: those(true, true),
+            good_pending: those(false, true),
+            stale_ready: those(true, false),
+            stale_pending: those(false, false),
+        }
+    }
+
+    fn stops(&self, warm: u32, make_room: bool) -> Vec<InstanceId> {
+        let warm = usize::try_from(warm).unwrap_or(usize::MAX);
+        let good = self.good_pending.len() + self.good_ready.len();
+        let accepting = self.good_ready.len() + self.stale_ready.len();
+        // Each good one that accepts lets one go; what is beyond the target goes anyway.
+        let mut stale = accepting.saturating_sub(warm).min(self.stale_ready.len());
+        let mut stop = self.stale_pending.clone();
+        if stale == 0
+            && stop.is_empty()
+            && make_room
+            && accepting > 1
+            && !self.stale_ready.is_empty()
+        {
+            stale = 1;
+        }
+        stop.extend(self.stale_ready.iter().take(stale));
+        let surplus = self.good_pending.iter().chain(&self.good_ready);
+        stop.extend(surplus.take(good.saturating_sub(warm)));
+        stop
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// When the next warm instance gets too old.
 fn next_age(spec: &PoolSpec, pool: &Pool, now: Moment) -> Option<Duration> {
     let age = spec.max_age?;
     pool.warm

@@ -61,8 +61,7 @@ impl Transition {
             return false;
         };
         self.next.warned = Some(Warned {
-            // The one first spoken of: a deadline that creeps is a new one when it has crept far enough in all.
-            cull_at: said(&self.next, due).map_or(due.at, |w| w.cull_at),
+            cull_at: due.at,
             threshold,
         });
         self.effects.push(Effect::Announce(Notice::Warning {

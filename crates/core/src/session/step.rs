@@ -281,11 +281,11 @@ impl Transition {
         if self.next.policy.on_crash == OnCrash::End {
             return Ok(self.give_up(code, "the game server crashed and its policy is to end"));
         }
-        let now = self.now;
+        // By when they happened, not by when they were heard of: after a restart that can be much later.
+        let at = exit.at.min(self.now);
         let crashes = &mut self.next.crashes;
-        // By when it happened, not when it was heard of: after a restart several may be heard of at once.
-        crashes.push(exit.at.min(now));
-        crashes.retain(|c| now.since(*c) < CRASH_LOOP_WINDOW);
+        crashes.retain(|c| at.since(*c) < CRASH_LOOP_WINDOW);
+        crashes.push(at);
         if crashes.len() >= CRASH_LOOP {
             return Ok(self.give_up(code, "the game server keeps crashing"));
         }

@@ -590,15 +590,17 @@ fn a_crash_is_replaced_at_once_then_after_a_second_and_the_third_in_60_s_ends_it
 
 #[test]
 fn crashes_count_by_when_they_happened_not_by_when_they_were_heard_of() {
-    let mut life = Life::running(Policy::default());
-    life.session.crashes = vec![at(100), at(110)];
-    // The server was dead from 120 s to 300 s; the game died meanwhile.
-    let exit = Exit::with_code(3, at(250));
-    life.does(300, Event::Exited(Generation::FIRST, exit));
-    assert_eq!(
-        (life.session.phase, life.session.crashes.len()),
-        (Phase::Replacing, 1)
-    );
+    // The server was dead from 112 s to 300 s; the game died meanwhile.
+    for (died, end) in [(120, Some(Reason::Crashed)), (165, None)] {
+        let mut life = Life::running(Policy::default());
+        life.session.crashes = vec![at(100), at(110)];
+        life.does(
+            300,
+            Event::Exited(Generation::FIRST, Exit::with_code(3, at(died))),
+        );
+        assert_eq!(life.session.ending.map(|e| e.reason), end, "died at {died}");
+        assert_eq!(life.session.crashes.last(), Some(&at(died)));
+    }
 }
 
 #[test]
@@ -744,6 +746,23 @@ fn in_direct_modes_a_heartbeat_is_a_lease() {
     life.beat(54, Some("ann"), Status::Active, 0, Some(5));
     assert_eq!(life.heard(&Notice::PlayerJoined(player("ann"))), 2);
     assert_eq!(life.runs_to(9_999), Some((at(89), Reason::Empty)));
+}
+
+#[test]
+fn a_direct_player_has_a_whole_grace_after_a_replacement() {
+    let mut life = Life::ready(Policy {
+        sight: Sight::Direct,
+        ..Policy::default()
+    });
+    life.beat(90, Some("ann"), Status::Active, 0, None);
+    life.crash(100);
+    life.grant(101, 2);
+    life.does(140, Event::Accepting(Generation(2)));
+    assert_eq!(
+        life.next(),
+        Some((at(170), Reason::Empty)),
+        "her lease ran out at 105 s"
+    );
 }
 
 #[test]
