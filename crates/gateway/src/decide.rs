@@ -1,0 +1,297 @@
+//! What a route means for a connection: wait, dial, refuse; and for a tunnel: go on or close. Pure.
+
+use std::net::SocketAddr;
+
+use spawnpoint_core::lifecycle::Reason;
+use spawnpoint_core::session::Phase;
+use spawnpoint_core::{Code, PlayerId};
+use spawnpoint_wire::close::Close;
+use spawnpoint_wire::link::{Protocol, Route};
+use spawnpoint_wire::token::TokenError;
+
+use crate::config::Network;
+
+/// Why a connection is refused, before its handshake is answered or after.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No token anywhere.
+    #[error(
+        "no join token: send it as ?token=, Authorization: Bearer or subprotocol spawnpoint.token.<token>"
+    )]
+    NoToken,
+    /// A token that is not accepted. Says nothing about the session.
+    #[error("the join token is not accepted; ask for a new one and connect again")]
+    BadToken(#[source] TokenError),
+    /// A good token, for another session or player.
+    #[error("this token is for another session")]
+    OtherSession,
+    /// The player is not (any more) on the roster.
+    #[error("this player is not in the session; join it first")]
+    NotOnRoster,
+    /// A good token for a session that is not there.
+    #[error("there is no such session (any more)")]
+    Unknown,
+    /// It has ended; why, if that is still known.
+    #[error("the session has ended")]
+    Ended(Option<Reason>),
+    /// It did not become ready while we waited.
+    #[error(
+        "the session is still starting; connect again, or offer the subprotocol spawnpoint.progress to be told how it goes"
+    )]
+    StillStarting,
+    /// The table says ready and nothing accepts.
+    #[error("the game server does not accept connections right now; try again")]
+    GameUnreachable,
+    /// The game answered with something else than a WebSocket.
+    #[error("the game server refused the WebSocket handshake ({0})")]
+    GameRefused(String),
+    /// The route points where games may not be.
+    #[error("the session's address is outside the networks that this gateway dials")]
+    TargetNotAllowed,
+    /// Too many connections of one kind.
+    #[error("too many connections; close some and try again")]
+    Limit,
+    /// A newer connection of the same player came meanwhile.
+    #[error("a newer connection of the same player took over")]
+    Superseded,
+    /// The session is not known here and the control plane cannot be asked now.
+    #[error("whether there is such a session cannot be known right now; try again")]
+    CannotKnow,
+    /// We are going away.
+    #[error("this gateway is shutting down; connect again")]
+    Draining,
+    /// The game does not speak WebSocket.
+    #[error("this session's game speaks {0}, not WebSocket")]
+    OtherProtocol(&'static str),
+    /// A request without an upgrade.
+    #[error(
+        "this address speaks WebSocket: open it with a WebSocket client (in a browser: new WebSocket(url)), not as a page"
+    )]
+    UpgradeRequired,
+    /// Not a GET.
+    #[error("a WebSocket handshake is a GET request")]
+    Method,
+    /// The handshake lacks something.
+    #[error("not a WebSocket handshake: {0}")]
+    Handshake(&'static str),
+    /// `Host` is not ours.
+    #[error("this server does not answer to that host name; add it to SPAWNPOINT_ALLOWED_HOSTS")]
+    Host,
+    /// `Origin` is not allowed.
+    #[error("pages of that origin may not connect; add it to SPAWNPOINT_ALLOWED_ORIGINS")]
+    Origin,
+    /// The path cannot be read.
+    #[error("the path must be /session/<session id> or /session/<player id>")]
+    Path,
+}
+
+impl Refusal {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::NoToken => Code::Unauthenticated,
+            Self::BadToken(_) => Code::InvalidCredentials,
+            Self::OtherSession | Self::NotOnRoster => Code::Forbidden,
+            Self::Unknown | Self::Ended(_) => Code::SessionNotFound,
+            Self::StillStarting => Code::StillStarting,
+            Self::GameUnreachable => Code::GameUnreachable,
+            Self::GameRefused(_) => Code::GameRefused,
+            Self::TargetNotAllowed => Code::Internal,
+            Self::Limit | Self::Superseded => Code::TooManyConnections,
+            Self::CannotKnow => Code::Unknown,
+            Self::Draining => Code::ShuttingDown,
+            Self::OtherProtocol(_) | Self::Path => Code::NotFound,
+            Self::UpgradeRequired => Code::UpgradeRequired,
+            Self::Method => Code::MethodNotAllowed,
+            Self::Handshake(_) => Code::InvalidParameter,
+            Self::Host => Code::HostNotAllowed,
+            Self::Origin => Code::OriginNotAllowed,
+        }
+    }
+
+    /// The same for a client whose handshake has been answered already.
+    #[must_use]
+    pub const fn close(&self) -> Close {
+        match self {
+            Self::NoToken | Self::BadToken(_) => Close::TOKEN,
+            Self::OtherSession | Self::NotOnRoster => Close::OTHER_SESSION,
+            Self::Unknown | Self::OtherProtocol(_) => Close::UNKNOWN,
+            Self::Ended(reason) => ended(*reason),
+            Self::Limit => Close::LIMIT,
+            Self::Superseded => Close::NEWER_CONNECTION,
+            Self::Draining => Close::DRAIN,
+            Self::StillStarting => Close::TRY_AGAIN,
+            other => Close {
+                code: 1013,
+                reason: other.code().as_str(),
+            },
+        }
+    }
+}
+
+/// The close for a session that has ended.
+#[must_use]
+pub(crate) const fn ended(reason: Option<Reason>) -> Close {
+    match reason {
+        Some(reason) => Close::for_end(reason),
+        None => Close {
+            code: 4411,
+            reason: Code::SessionEnded.as_str(),
+        },
+    }
+}
+
+/// What a new connection does now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Connect to the game there.
+    Dial(SocketAddr),
+    /// Wait for the route to change.
+    Wait,
+    /// Give up.
+    Refuse(Refusal),
+}
+
+/// What this route means for a new connection of this player.
+pub(crate) fn connect(route: &Route, player: &PlayerId, targets: &[Network]) -> Next {
+    if matches!(route.phase, Phase::Ending | Phase::Ended) {
+        return Next::Refuse(Refusal::Ended(route.ended));
+    }
+    if !route.players.contains(player) {
+        return Next::Refuse(Refusal::NotOnRoster);
+    }
+    if route.protocol != Protocol::WebSocket {
+        return Next::Refuse(Refusal::OtherProtocol(route.protocol.as_str()));
+    }
+    match route.address {
+        Some(address) if route.phase.accepts() => {
+            if targets.iter().any(|n| n.contains(address.ip())) {
+                Next::Dial(address)
+            } else {
+                Next::Refuse(Refusal::TargetNotAllowed)
+            }
+        }
+        _ => Next::Wait,
+    }
+}
+
+/// Whether a tunnel of this player to this generation must be closed, and how.
+pub(crate) fn verdict(route: &Route, generation: u32, player: &PlayerId) -> Option<Close> {
+    if matches!(route.phase, Phase::Ending | Phase::Ended) {
+        return Some(ended(route.ended));
+    }
+    if route.generation < generation {
+        return None;
+    }
+    if route.generation > generation || !route.phase.accepts() {
+        return Some(Close::REPLACED);
+    }
+    (!route.players.contains(player)).then_some(Close::OTHER_SESSION)
+}
+
+/// The phase as a client that is not connected to the game yet may hear it: `running` is said once, when it is.
+pub(crate) const fn told(phase: Phase) -> Phase {
+    match phase {
+        Phase::Running => Phase::Ready,
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(phase: Phase) -> Route {
+        Route {
+            session: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
+            fleet: "spice".parse().unwrap(),
+            generation: 2,
+            phase,
+            address: Some("127.0.0.1:9".parse().unwrap()),
+            protocol: Protocol::WebSocket,
+            players: ["a".parse().unwrap()].into(),
+            position: None,
+            waiting_for: None,
+            ended: None,
+        }
+    }
+
+    #[test]
+    fn connections_are_made_only_to_sessions_that_accept() {
+        let (a, b): (PlayerId, PlayerId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let local = Network::loopback();
+        for phase in Phase::ALL {
+            let next = connect(&route(phase), &a, &local);
+            let expected = match phase {
+                Phase::Ready | Phase::Running => Next::Dial("127.0.0.1:9".parse().unwrap()),
+                Phase::Queued | Phase::Starting | Phase::Replacing => Next::Wait,
+                Phase::Ending | Phase::Ended => Next::Refuse(Refusal::Ended(None)),
+            };
+            assert_eq!(next, expected, "{phase:?}");
+            let stranger = connect(&route(phase), &b, &local);
+            assert!(matches!(stranger, Next::Refuse(_)), "{phase:?}");
+        }
+        let mut r = route(Phase::Ready);
+        r.address = None;
+        assert_eq!(connect(&r, &a, &local), Next::Wait);
+        r.address = Some("169.254.169.254:80".parse().unwrap());
+        assert_eq!(
+            connect(&r, &a, &local),
+            Next::Refuse(Refusal::TargetNotAllowed)
+        );
+        r.protocol = Protocol::Tcp;
+        assert_eq!(
+            connect(&r, &a, &local),
+            Next::Refuse(Refusal::OtherProtocol("tcp"))
+        );
+    }
+
+    #[test]
+    fn tunnels_close_when_their_incarnation_session_or_player_goes() {
+        let (a, b): (PlayerId, PlayerId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        for phase in Phase::ALL {
+            let expected = match phase {
+                Phase::Ready | Phase::Running => None,
+                Phase::Ending | Phase::Ended => Some(4411),
+                Phase::Queued | Phase::Starting | Phase::Replacing => Some(1012),
+            };
+            assert_eq!(
+                verdict(&route(phase), 2, &a).map(|c| c.code),
+                expected,
+                "{phase:?}"
+            );
+        }
+        let running = route(Phase::Running);
+        assert_eq!(verdict(&running, 1, &a), Some(Close::REPLACED));
+        assert_eq!(
+            verdict(&running, 3, &a),
+            None,
+            "an older update about an older incarnation"
+        );
+        assert_eq!(verdict(&running, 2, &b), Some(Close::OTHER_SESSION));
+        let mut over = route(Phase::Ending);
+        for reason in Reason::ALL {
+            over.ended = Some(reason);
+            assert_eq!(verdict(&over, 2, &b), Some(Close::for_end(reason)));
+        }
+    }
+
+    #[test]
+    fn running_is_not_said_before_it_is_true_for_this_client() {
+        assert_eq!(told(Phase::Running), Phase::Ready);
+        assert_eq!(told(Phase::Queued), Phase::Queued);
+    }
+
+    #[test]
+    fn a_bad_token_reads_the_same_whatever_is_wrong_with_it() {
+        let texts: std::collections::HashSet<String> = [
+            TokenError::Invalid,
+            TokenError::UnknownKey,
+            TokenError::Expired,
+        ]
+        .map(|e| Refusal::BadToken(e).to_string())
+        .into();
+        assert_eq!(texts.len(), 1);
+    }
+}

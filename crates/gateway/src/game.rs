@@ -1,0 +1,379 @@
+//! The leg to the game: what it is asked, connecting, the handshake by hyper, and then the bare socket back.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use futures::future::{Either, select};
+use http::header::{
+    CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sha1::{Digest as _, Sha1};
+use spawnpoint_core::{PlayerId, SessionId};
+use tokio::net::TcpStream;
+
+use crate::access::{Offer, Target};
+use crate::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_HEAD};
+use crate::serve::quicken;
+
+/// Escapes like `encodeURIComponent`, so that every language can read a player id back.
+const ID: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+/// Appended to the key before hashing (RFC 6455, section 4.2.2).
+const ACCEPT_SALT: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// What the game is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct GameRequest {
+    path_and_query: String,
+    headers: HeaderMap,
+    /// hyper keeps the spelling of header names here: servers of twenty lines compare them letter by letter.
+    extensions: Extensions,
+    /// Ours, where the client has been answered already: then nobody else would check the game's answer.
+    own_key: Option<String>,
+    /// Forwarded; the game may choose among them.
+    pub(crate) subprotocols: Vec<String>,
+}
+
+/// Who connects, as the game is told.
+pub(crate) struct Introduction<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) player: &'a PlayerId,
+    pub(crate) peer: SocketAddr,
+    pub(crate) secure: bool,
+}
+
+/// A connected game.
+pub(crate) struct GameLeg {
+    pub(crate) stream: TcpStream,
+    /// Bytes that followed the handshake at once.
+    pub(crate) early: Vec<u8>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) extensions: Extensions,
+}
+
+/// Why a game could not be connected.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// Nothing accepts there, or it went away before answering: worth another try.
+    #[error("not reachable")]
+    Unreachable,
+    /// It answered, and not with a WebSocket.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl GameRequest {
+    /// Makes the game's request from the client's: nothing of ours in it, nothing of the client's under our names. `progress`: the
+    /// client has its answer already, so the game's handshake is our own, and no extension may be agreed on.
+    pub(crate) fn new(
+        target: &Target,
+        client: &HeaderMap,
+        extensions: Extensions,
+        offer: &Offer,
+        who: &Introduction<'_>,
+        progress: bool,
+    ) -> Self {
+        let mut headers = HeaderMap::with_capacity(client.len() + 8);
+        for (name, value) in client {
+            if !is_replaced(name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        if !offer.game.is_empty() {
+            put(&mut headers, SEC_WEBSOCKET_PROTOCOL, &offer.game.join(", "));
+        }
+        let own_key = progress.then(new_key);
+        match &own_key {
+            Some(key) => put(&mut headers, SEC_WEBSOCKET_KEY, key),
+            None => {
+                copy(client, &mut headers, SEC_WEBSOCKET_KEY);
+                copy(client, &mut headers, SEC_WEBSOCKET_EXTENSIONS);
+            }
+        }
+        introduce(&mut headers, target, client, who);
+        Self {
+            path_and_query: target.path_and_query.clone(),
+            headers,
+            extensions,
+            own_key,
+            subprotocols: offer.game.clone(),
+        }
+    }
+
+    fn to_http(&self) -> Result<Request<Empty<Bytes>>, DialError> {
+        let mut request = Request::builder()
+            .method(Method::GET)
+            .version(Version::HTTP_11)
+            .uri(&self.path_and_query)
+            .body(Empty::new())
+            .map_err(|_| DialError::Refused("a path that HTTP cannot carry".into()))?;
+        *request.headers_mut() = self.headers.clone();
+        *request.extensions_mut() = self.extensions.clone();
+        Ok(request)
+    }
+
+    /// Connects and shakes hands.
+    pub(crate) async fn dial(&self, address: SocketAddr) -> Result<GameLeg, DialError> {
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+            .await
+            .map_err(|_| DialError::Unreachable)?
+            .map_err(|_| DialError::Unreachable)?;
+        quicken(&stream);
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.shake_hands(stream))
+            .await
+            .map_err(|_| DialError::Unreachable)?
+    }
+
+    async fn shake_hands(&self, stream: TcpStream) -> Result<GameLeg, DialError> {
+        let (mut send, connection) = hyper::client::conn::http1::Builder::new()
+            .preserve_header_case(true)
+            .title_case_headers(true)
+            .max_buf_size(MAX_HEAD)
+            .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+            .await
+            .map_err(|_| DialError::Unreachable)?;
+        let mut connection = pin!(connection.with_upgrades());
+        let request = self.to_http()?;
+        let answered = match select(pin!(send.send_request(request)), connection.as_mut()).await {
+            Either::Left((answer, _)) => answer,
+            // The connection ends before (or while) the answer is handed over.
+            Either::Right((_, answer)) => answer.await,
+        };
+        let mut response = answered.map_err(|e| {
+            if e.is_parse() {
+                DialError::Refused("its answer is not HTTP".into())
+            } else {
+                DialError::Unreachable
+            }
+        })?;
+        self.check(response.status(), response.headers())?;
+        let upgrade = hyper::upgrade::on(&mut response);
+        let upgraded = match select(pin!(upgrade), connection).await {
+            Either::Left((upgraded, _)) => upgraded,
+            Either::Right((_, upgrade)) => upgrade.await,
+        }
+        .map_err(|_| DialError::Unreachable)?;
+        let parts = upgraded
+            .downcast::<TokioIo<TcpStream>>()
+            .map_err(|_| DialError::Refused("the connection could not be taken over".into()))?;
+        let (head, _) = response.into_parts();
+        Ok(GameLeg {
+            stream: parts.io.into_inner(),
+            early: parts.read_buf.to_vec(),
+            headers: head.headers,
+            extensions: head.extensions,
+        })
+    }
+
+    fn check(&self, status: StatusCode, headers: &HeaderMap) -> Result<(), DialError> {
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(DialError::Refused(format!(
+                "it answered {}",
+                status.as_u16()
+            )));
+        }
+        let websocket = headers
+            .get(UPGRADE)
+            .is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        if !websocket {
+            return Err(DialError::Refused("it upgrades to something else".into()));
+        }
+        let expected = self.own_key.as_deref().map(|k| accept_for(k.as_bytes()));
+        if let Some(expected) = expected
+            && headers.get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes)
+                != Some(expected.as_bytes())
+        {
+            return Err(DialError::Refused(
+                "its Sec-WebSocket-Accept is wrong".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `Sec-WebSocket-Accept` for a key.
+pub(crate) fn accept_for(key: &[u8]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update(ACCEPT_SALT);
+    base64::engine::general_purpose::STANDARD.encode(hash.finalize())
+}
+
+/// A random handshake key. It protects from caches that answer by heart, not from people: without randomness zeros do.
+fn new_key() -> String {
+    let mut bytes = [0u8; 16];
+    let _ = getrandom::fill(&mut bytes);
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// Headers that belong to one connection, to the handshake, or to us.
+fn is_replaced(name: &HeaderName) -> bool {
+    let n = name.as_str();
+    n.starts_with("sec-websocket-")
+        || n.starts_with("x-forwarded-")
+        || matches!(
+            n,
+            "connection"
+                | "upgrade"
+                | "keep-alive"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "content-length"
+                | "expect"
+                | "proxy-connection"
+                | "proxy-authorization"
+                | "forwarded"
+                | "x-real-ip"
+                | "x-session-id"
+                | "x-player-id"
+        )
+}
+
+fn introduce(headers: &mut HeaderMap, target: &Target, client: &HeaderMap, who: &Introduction<'_>) {
+    put(
+        headers,
+        HeaderName::from_static("x-session-id"),
+        &who.session.to_string(),
+    );
+    let player = utf8_percent_encode(who.player.as_str(), ID).to_string();
+    put(headers, HeaderName::from_static("x-player-id"), &player);
+    let address = who.peer.ip().to_canonical().to_string();
+    put(
+        headers,
+        HeaderName::from_static("x-forwarded-for"),
+        &address,
+    );
+    let proto = if who.secure { "https" } else { "http" };
+    put(headers, HeaderName::from_static("x-forwarded-proto"), proto);
+    put(
+        headers,
+        HeaderName::from_static("x-forwarded-prefix"),
+        &target.prefix,
+    );
+    if let Some(host) = client.get(HOST) {
+        headers.insert(HeaderName::from_static("x-forwarded-host"), host.clone());
+    }
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    // All of these are ids, numbers, or came in a request head themselves.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn copy(from: &HeaderMap, to: &mut HeaderMap, name: HeaderName) {
+    for value in from.get_all(&name) {
+        to.append(name.clone(), value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accept_key_is_the_standards_example() {
+        assert_eq!(
+            accept_for(b"dGhlIHNhbXBsZSBub25jZQ=="),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
+    }
+
+    fn request(client: &[(&'static str, &str)], progress: bool) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (k, v) in client {
+            map.append(*k, v.parse().unwrap());
+        }
+        let target = crate::access::target(&"/ws/p%201/a?token=t&x=1".parse().unwrap()).unwrap();
+        let player: PlayerId = "p 1/\u{1f9c2}".parse().unwrap();
+        let who = Introduction {
+            session: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
+            player: &player,
+            peer: "[::ffff:10.1.2.3]:99".parse().unwrap(),
+            secure: true,
+        };
+        let offer = crate::access::offer(&map);
+        let made = GameRequest::new(&target, &map, Extensions::new(), &offer, &who, progress);
+        assert_eq!(made.path_and_query, "/a?x=1");
+        made.to_http().unwrap().headers().clone()
+    }
+
+    #[test]
+    fn the_game_learns_who_comes_and_nothing_that_is_ours() {
+        let headers = request(
+            &[
+                ("host", "games.example.com"),
+                ("x-player-id", "root"),
+                ("x-session-id", "other"),
+                ("x-forwarded-for", "1.1.1.1"),
+                ("x-forwarded-for", "2.2.2.2"),
+                ("x-forwarded-anything", "x"),
+                ("cookie", "a=b"),
+                ("connection", "keep-alive, Upgrade"),
+                ("sec-websocket-key", "k"),
+                ("sec-websocket-extensions", "permessage-deflate"),
+                (
+                    "sec-websocket-protocol",
+                    "spawnpoint.v1, chat, spawnpoint.token.x",
+                ),
+            ],
+            false,
+        );
+        let get = |n: &str| {
+            let all: Vec<_> = headers
+                .get_all(n)
+                .iter()
+                .map(|v| v.to_str().unwrap())
+                .collect();
+            all.join("|")
+        };
+        assert_eq!(get("host"), "games.example.com");
+        assert_eq!(get("x-forwarded-host"), "games.example.com");
+        assert_eq!(get("x-forwarded-for"), "10.1.2.3");
+        assert_eq!(get("x-forwarded-proto"), "https");
+        assert_eq!(get("x-forwarded-prefix"), "/ws/p%201");
+        assert_eq!(get("x-forwarded-anything"), "");
+        assert_eq!(get("x-session-id"), "01890a5d-ac96-774b-bcce-b302099a8057");
+        assert_eq!(get("x-player-id"), "p%201%2F%F0%9F%A7%82");
+        assert_eq!(get("cookie"), "a=b");
+        assert_eq!(get("connection"), "Upgrade");
+        assert_eq!(get("sec-websocket-key"), "k");
+        assert_eq!(get("sec-websocket-extensions"), "permessage-deflate");
+        assert_eq!(get("sec-websocket-protocol"), "chat");
+    }
+
+    #[test]
+    fn with_progress_the_games_handshake_is_our_own() {
+        let headers = request(
+            &[
+                ("authorization", "Basic eA=="),
+                ("sec-websocket-key", "k"),
+                ("sec-websocket-extensions", "permessage-deflate"),
+                (
+                    "sec-websocket-protocol",
+                    "spawnpoint.progress, spawnpoint.v1",
+                ),
+            ],
+            true,
+        );
+        assert_ne!(headers["sec-websocket-key"], "k");
+        assert!(headers.get("sec-websocket-extensions").is_none());
+        assert!(headers.get("sec-websocket-protocol").is_none());
+        assert_eq!(headers["authorization"], "Basic eA==", "the game's own");
+    }
+}

@@ -1,0 +1,311 @@
+//! Connections that are told progress: answered 101 at once, text frames with events until the game is connected, then the game's
+//! own frames. Data that the client sends meanwhile stays in the kernel; control frames before it are answered, so that a client
+//! library's own keep-alive does not give up on us.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use spawnpoint_core::session::Phase;
+use spawnpoint_core::{Clock, SessionId};
+use spawnpoint_wire::close::Close;
+use spawnpoint_wire::event::{Event, EventBody};
+use spawnpoint_wire::link::Route;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+
+use crate::Inner;
+use crate::config::{CLIENT_WRITE, LINGER, MAX_PROGRESS, PROGRESS_PERIOD, WATCH_PERIOD};
+use crate::connect::connect;
+use crate::decide::{self, Refusal};
+use crate::frames::{
+    self, Follower, Head, MAX_CLIENT_CONTROL, Sender, TEXT, server_close, server_frame,
+};
+use crate::game::GameRequest;
+use crate::relay::{Leg, Relay, read_ended};
+use crate::routes::RouteState;
+use crate::serve::Permit;
+use crate::table::Admission;
+
+/// Takes the bare socket back from hyper.
+pub(crate) async fn take_over(upgrade: OnUpgrade) -> Option<Leg> {
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some(Leg {
+        stream: parts.io.into_inner(),
+        early: parts.read_buf.to_vec(),
+    })
+}
+
+/// Tells a client whose handshake was answered why it is refused.
+pub(crate) async fn refuse(
+    inner: Arc<Inner>,
+    upgrade: OnUpgrade,
+    _permit: Option<Permit>,
+    close: Close,
+) {
+    if let Some(leg) = take_over(upgrade).await {
+        Waiting {
+            stream: leg.stream,
+            early: leg.early,
+        }
+        .goodbye(&inner, close)
+        .await;
+    }
+}
+
+/// The whole life of a connection with progress, up to the relay.
+pub(crate) async fn run(
+    inner: Arc<Inner>,
+    upgrade: OnUpgrade,
+    admission: Admission,
+    request: GameRequest,
+) {
+    let counters = inner.table.counters.clone();
+    let waiting = counters.progress.count();
+    let Some(leg) = take_over(upgrade).await else {
+        counters.handshake("client_gone");
+        return;
+    };
+    let client = Waiting {
+        stream: leg.stream,
+        early: leg.early,
+    };
+    match tell(&inner, client, admission, request).await {
+        Some(relay) => {
+            counters.handshake("ok");
+            drop(waiting);
+            inner.tracker.spawn(relay);
+        }
+        None => drop(waiting),
+    }
+}
+
+async fn tell(
+    inner: &Inner,
+    mut client: Waiting,
+    admission: Admission,
+    request: GameRequest,
+) -> Option<Relay> {
+    let counters = &inner.table.counters;
+    let session = admission.tunnel().session;
+    let mut watch = admission.watch()?;
+    let tunnel = admission.shared_tunnel();
+    let mut game = Box::pin(connect(admission, &request, &inner.config));
+    let mut again = interval_at(Instant::now() + PROGRESS_PERIOD, PROGRESS_PERIOD);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut too_long = pin!(sleep(MAX_PROGRESS));
+    let (mut changed, mut gone) = (true, false);
+    let refusal = loop {
+        if std::mem::take(&mut changed) {
+            let state = watch.borrow_and_update().clone();
+            if let RouteState::Live(route) = state
+                && !client
+                    .say(&progress(inner.table.clock(), session, &route))
+                    .await
+            {
+                counters.handshake("client_gone");
+                return None;
+            }
+        }
+        tokio::select! {
+            biased;
+            close = poll_fn(|cx| tunnel.poll_order(cx)) => break (close.reason, close),
+            connected = &mut game => match connected {
+                Ok((admission, leg, route)) => {
+                    let body = EventBody::Phase { phase: Phase::Running, generation: route.generation };
+                    if !client.say(&event(inner.table.clock(), session, body)).await {
+                        counters.handshake("client_gone");
+                        return None;
+                    }
+                    let leg = Leg { stream: leg.stream, early: leg.early };
+                    let client = Leg { stream: client.stream, early: client.early };
+                    return Some(Relay::new(client, leg, false, admission));
+                }
+                Err(refusal) => {
+                    if let Refusal::Ended(Some(reason)) = refusal {
+                        client.say(&event(inner.table.clock(), session, EventBody::Ended { reason })).await;
+                    }
+                    break (refusal.code().as_str(), refusal.close());
+                }
+            },
+            sign = client.sign() => match sign {
+                Sign::Answer(frame) => if !client.say(&frame).await {
+                    counters.handshake("client_gone");
+                    return None;
+                },
+                Sign::Left(answer) => {
+                    if let Some(answer) = answer {
+                        client.say(&answer).await;
+                    }
+                    counters.handshake("client_gone");
+                    return None;
+                }
+            },
+            seen = watch.changed(), if !gone => {
+                // An error means that the session is gone: the connecting future says so.
+                changed = seen.is_ok();
+                gone = seen.is_err();
+            }
+            _ = again.tick() => changed = true,
+            () = &mut too_long => {
+                let refusal = Refusal::StillStarting;
+                break (refusal.code().as_str(), refusal.close());
+            }
+        }
+    };
+    let (outcome, close) = refusal;
+    counters.handshake(outcome);
+    // The place of this connection is free from here on; only the goodbye is left.
+    drop(game);
+    client.goodbye(inner, close).await;
+    None
+}
+
+/// What a client hears about its session now.
+fn progress(clock: &dyn Clock, session: SessionId, route: &Route) -> Vec<u8> {
+    let body = match (route.phase, route.position) {
+        (Phase::Queued, Some(position)) => EventBody::Queued {
+            position,
+            waiting_for: route
+                .waiting_for
+                .clone()
+                .unwrap_or_else(|| "capacity".to_owned()),
+        },
+        (phase, _) => EventBody::Phase {
+            phase: decide::told(phase),
+            generation: route.generation,
+        },
+    };
+    event(clock, session, body)
+}
+
+fn event(clock: &dyn Clock, session: SessionId, body: EventBody) -> Vec<u8> {
+    let wall = clock.wall(clock.now());
+    let at = jiff::Timestamp::from_millisecond(wall).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let event = Event {
+        v: 1,
+        id: String::new(),
+        at: at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+        session_id: Some(session),
+        ticket_id: None,
+        body,
+    };
+    // Strings and numbers under string keys always serialise.
+    server_frame(TEXT, &serde_json::to_vec(&event).unwrap_or_default())
+}
+
+/// Something a waiting client did.
+enum Sign {
+    /// It wants this frame back.
+    Answer(Vec<u8>),
+    /// It is gone; perhaps it still wants a last frame.
+    Left(Option<Vec<u8>>),
+}
+
+/// A client whose game is not there yet.
+struct Waiting {
+    stream: TcpStream,
+    /// Read and not used: at most what came with the handshake and the beginning of one frame.
+    early: Vec<u8>,
+}
+
+impl Waiting {
+    /// Writes one frame; false: the client is gone or takes nothing.
+    async fn say(&mut self, frame: &[u8]) -> bool {
+        matches!(
+            timeout(CLIENT_WRITE, self.stream.write_all(frame)).await,
+            Ok(Ok(()))
+        )
+    }
+
+    /// Waits until the client does something that concerns us. May be dropped at any await.
+    async fn sign(&mut self) -> Sign {
+        loop {
+            match frames::head(&self.early) {
+                Head::Control {
+                    opcode,
+                    length,
+                    payload,
+                } => {
+                    self.early.drain(..length.min(self.early.len()));
+                    match opcode {
+                        frames::PING => return Sign::Answer(server_frame(frames::PONG, &payload)),
+                        frames::CLOSE => {
+                            return Sign::Left(Some(server_frame(frames::CLOSE, &payload)));
+                        }
+                        _ => {}
+                    }
+                }
+                Head::Violation => return Sign::Left(Some(server_close(1002, "protocol_error"))),
+                Head::Data => {
+                    // Not read, so that its sender feels it; the end of the stream shows in the socket's state alone.
+                    while !poll_fn(|cx| std::task::Poll::Ready(read_ended(&self.stream, cx))).await
+                    {
+                        sleep(WATCH_PERIOD).await;
+                    }
+                    return Sign::Left(None);
+                }
+                Head::Incomplete => {
+                    if !self.read_some().await {
+                        return Sign::Left(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads no further than the control frame that may stand here; false: the stream has ended.
+    async fn read_some(&mut self) -> bool {
+        let mut room = [0u8; MAX_CLIENT_CONTROL];
+        let most = MAX_CLIENT_CONTROL.saturating_sub(self.early.len()).max(1);
+        loop {
+            if self.stream.readable().await.is_err() {
+                return false;
+            }
+            match self
+                .stream
+                .try_read(room.get_mut(..most).unwrap_or_default())
+            {
+                Ok(0) => return false,
+                Ok(n) => {
+                    self.early
+                        .extend_from_slice(room.get(..n).unwrap_or_default());
+                    return true;
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Says the Close and waits a little for the client's, reading over what it still sends: a socket closed with unread bytes
+    /// takes back what it said last.
+    async fn goodbye(mut self, inner: &Inner, close: Close) {
+        inner.table.counters.closed(close.code);
+        if !self.say(&server_close(close.code, close.reason)).await {
+            return;
+        }
+        let mut follower = Follower::new(Sender::Client, false);
+        follower.feed(&self.early);
+        let answered = async {
+            let mut over = vec![0u8; 4096];
+            while !follower.closed() {
+                if self.stream.readable().await.is_err() {
+                    return;
+                }
+                match self.stream.try_read(&mut over) {
+                    Ok(0) => return,
+                    Ok(n) => {
+                        follower.feed(over.get(..n).unwrap_or_default());
+                    }
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        let _ = timeout(LINGER, answered).await;
+    }
+}

@@ -1,0 +1,230 @@
+//! The public listener: accepting, limits on connections, HTTP/1.1, and who answers which path.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::{Request, Response};
+use http_body_util::{Either, Full};
+use hyper::body::{Body, Incoming};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
+use spawnpoint_core::Code;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _};
+
+use crate::config::{
+    ACCEPT_PAUSE, CLIENT_UNACKNOWLEDGED, HEADER_TIMEOUT, KEEPALIVE, KEEPALIVE_INTERVAL, MAX_HEAD,
+};
+use crate::metrics::lock;
+use crate::{Inner, PeerAddr, access, handshake};
+
+/// Small frames leave at once, and a peer that vanished is noticed.
+pub(crate) fn quicken(stream: &TcpStream) {
+    // A socket that refuses an option still works.
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    #[cfg(not(any(target_os = "openbsd", target_os = "windows")))]
+    let keepalive = keepalive.with_retries(3);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+fn quicken_client(stream: &TcpStream) {
+    quicken(stream);
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(CLIENT_UNACKNOWLEDGED));
+}
+
+/// Connections per address, besides the loopback ones.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses(Mutex<HashMap<IpAddr, u32>>);
+
+/// One connection's place among all; given back when the last copy is dropped (the tunnel keeps one after the handshake).
+#[derive(Clone)]
+pub(crate) struct Permit(#[allow(dead_code, reason = "held for its Drop")] Arc<Held>);
+
+struct Held {
+    inner: Arc<Inner>,
+    address: IpAddr,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.inner.table.counters.connections.down();
+        let mut addresses = lock(&self.inner.addresses.0);
+        if let Some(n) = addresses.get_mut(&self.address) {
+            *n -= 1;
+            if *n == 0 {
+                addresses.remove(&self.address);
+            }
+        }
+    }
+}
+
+impl Permit {
+    fn take(inner: &Arc<Inner>, address: IpAddr) -> Option<Self> {
+        let mut addresses = lock(&inner.addresses.0);
+        let here = addresses.get(&address).copied().unwrap_or(0);
+        let counts = inner.config.limit_loopback || !address.is_loopback();
+        let too_many_here = counts && here >= inner.config.max_per_address.saturating_mul(2);
+        if too_many_here
+            || inner.table.counters.connections.get() >= u64::from(inner.config.max_connections)
+        {
+            return None;
+        }
+        *addresses.entry(address).or_default() += 1;
+        inner.table.counters.connections.up();
+        Some(Self(Arc::new(Held {
+            inner: inner.clone(),
+            address,
+        })))
+    }
+}
+
+/// Accepts until told to stop.
+pub(crate) async fn accept<S, B>(
+    inner: Arc<Inner>,
+    listener: TcpListener,
+    fallback: S,
+    shutdown: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(e) if is_one_connections_problem(&e) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        quicken_client(&stream);
+        match Permit::take(&inner, peer.ip().to_canonical()) {
+            Some(permit) => {
+                let connection = connection(
+                    inner.clone(),
+                    stream,
+                    peer,
+                    permit,
+                    fallback.clone(),
+                    shutdown.clone(),
+                );
+                inner.tracker.spawn(connection);
+            }
+            None => refuse(&inner, &stream),
+        }
+    }
+}
+
+fn is_one_connections_problem(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Too many: says so in one write and hangs up. Reading the request first would be the work that the limit saves.
+fn refuse(inner: &Inner, stream: &TcpStream) {
+    inner
+        .table
+        .counters
+        .connections_refused
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let answer = handshake::bare_problem(
+        Code::TooManyConnections,
+        "too many connections; close some and try again",
+    );
+    let _ = stream.try_write(&answer);
+}
+
+async fn connection<S, B>(
+    inner: Arc<Inner>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+    fallback: S,
+    shutdown: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let kill = inner.kill.clone();
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(PeerAddr(peer));
+        if access::is_ours(request.uri().path()) {
+            request.extensions_mut().insert(permit.clone());
+            let ours = handshake::answer(inner.clone(), request, peer);
+            ours.map(|r| r.map(|r| r.map(Either::Left))).boxed()
+        } else {
+            let theirs = fallback.clone().oneshot(request);
+            theirs
+                .map(|r| r.map(|r| r.map(Either::<Full<Bytes>, B>::Right)))
+                .boxed()
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .preserve_header_case(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // Errors here are the client's: it went away, sent no request, or no HTTP.
+        _ = connection.as_mut() => return,
+        () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    // Requests under way are finished; streams that never end are cut when the drain's time is over.
+    tokio::select! {
+        _ = connection => {}
+        () = kill.cancelled() => {}
+    }
+}
+
+/// Answers nothing but 404: for gateways that stand alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NotFound;
+
+impl Service<Request<Incoming>> for NotFound {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Incoming>) -> Self::Future {
+        std::future::ready(Ok(handshake::problem(&crate::Refusal::Path)))
+    }
+}
