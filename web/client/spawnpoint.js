@@ -16,6 +16,7 @@ export const HEARTBEAT_MS = 5000;
 const IDLE_TIMEOUT_MS = 5 * 60_000; // the platform's default; only stops our own heartbeats
 const GIVE_UP_MS = 120_000; // of reconnecting without a single frame of the game
 const RENEW_BEFORE_MS = 60_000; // before the token expires
+const WARN_BEFORE_MS = 60_000; // the platform's first warning
 const LONGEST_TIMER_MS = 2 ** 31 - 1; // a longer setTimeout fires at once
 const SUBPROTOCOLS = ['spawnpoint.progress', 'spawnpoint.v1'];
 // Refusals that another name would not change.
@@ -190,6 +191,7 @@ export function createClient({ env = globalThis, server = '' } = {}) {
     #renewal = null;
     #lastFrameAt = now();
     #renewedFor4401 = false;
+    #lookout = null; // for the end, while no heartbeat asks
     closed = null;
     reconnects = 0;
 
@@ -295,6 +297,7 @@ export function createClient({ env = globalThis, server = '' } = {}) {
       this.phase = 'ended';
       env.clearTimeout(this.#retry);
       env.clearTimeout(this.#renewal);
+      env.clearTimeout(this.#lookout);
       if (metrics.session === this) metrics.setInactive(false);
       this.emit('close', this.closed);
     }
@@ -342,9 +345,9 @@ export function createClient({ env = globalThis, server = '' } = {}) {
     async keepPlaying() {
       const limit = this.warning?.reason === 'max_duration';
       if (limit) this.setWarning(await api('POST', this.path('/extend'), {}, this.token));
-      metrics.setActive();
-      metrics.updateActivity();
-      return metrics.beat('active');
+      metrics.lastActivity = now();
+      if (metrics.dozing) metrics.setActive(); // between games the heartbeats stay off: one will do
+      else await metrics.beat('active');
     }
 
     setWarning({ warning, cull_at, cull_in_ms, cull_reason }) {
@@ -357,6 +360,20 @@ export function createClient({ env = globalThis, server = '' } = {}) {
       const secondsLeft = left === null ? null : Math.max(0, Math.round(left / 1000));
       this.warning = warning ? { reason: warning.reason ?? cull_reason, cullAt, secondsLeft } : null;
       if (this.warning || before) this.emit('warning', this.warning);
+      env.clearTimeout(this.#lookout);
+      const ahead = left === null || warning ? 0 : left - WARN_BEFORE_MS;
+      if (ahead > 0) this.#lookout = env.setTimeout(() => this.#look(), Math.min(ahead, LONGEST_TIMER_MS));
+    }
+
+    // Without heartbeats (game over, nobody pressed anything) no reply would bring the warning; the
+    // deadline of the last one tells when to look. Looking is not activity.
+    async #look() {
+      if (this.closed) return;
+      try {
+        const { cull_at, cull_reason } = await api('GET', this.path(), undefined, this.token);
+        const near = cull_at && parseTime(cull_at) - now() <= WARN_BEFORE_MS + 1000;
+        this.setWarning({ cull_at, cull_reason, warning: near ? { reason: cull_reason, cull_at } : null });
+      } catch { /* offline or over: the socket knows better */ }
     }
 
     /** Leaves without ending the session for the others. */

@@ -386,6 +386,30 @@ describe('the warning before a cull', () => {
     assert.equal(warnings.at(-1), null);
   });
 
+  it('comes without heartbeats too, after a look that is no activity', async () => {
+    const { browser, client, game } = await playing();
+    const warnings = [];
+    game.on('warning', (warning) => warnings.push(warning?.secondsLeft ?? null));
+    let cullAt = browser.time + 300_000;
+    const deadline = () => ({ cull_at: new Date(cullAt).toISOString(), cull_reason: 'idle' });
+    browser.on('POST', /\/heartbeat$/, () => [200, { ...deadline(), cull_in_ms: cullAt - browser.time, warning: null }]);
+    browser.on('GET', new RegExp(`/api/sessions/${ID}$`), () => [200, deadline()]);
+    client.gameMetrics.setActive();
+    client.gameMetrics.setInactive();
+    await browser.pass(100_000);
+    cullAt = browser.time + 300_000; // a friend plays on
+    await browser.pass(141_000);
+    assert.deepEqual(warnings, []);
+    await browser.pass(110_000);
+    assert.deepEqual(warnings, [60]);
+    cullAt = browser.time + 300_000;
+    const beats = browser.sentTo('/heartbeat').length;
+    await game.keepPlaying();
+    assert.deepEqual(warnings, [60, null]);
+    await browser.pass(20_000);
+    assert.equal(browser.sentTo('/heartbeat').length, beats + 1, 'one, not a new series');
+  });
+
   it('asks for an extension when the maximum is near', async () => {
     const { browser, game } = await warned('max_duration');
     browser.on('POST', /\/extend$/, () => [200, { cull_at: null, cull_reason: null }]);

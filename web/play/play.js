@@ -308,17 +308,25 @@ function boardLine({ id, score, flags }) {
   return line;
 }
 
+let warned = null; // {reason, endsAt} on the page's clock
+
 function warn(warning) {
+  const known = warning && warning.secondsLeft !== null;
+  warned = known ? { reason: warning.reason, endsAt: seconds() + warning.secondsLeft } : null;
   $('warning').hidden = warning === null || screen === 'error' || screen === 'title';
   if (warning) $('warning-text').textContent = warningWords(warning);
+}
+
+function countDown(at) {
+  const secondsLeft = Math.max(0, Math.round(warned.endsAt - at));
+  const text = warningWords({ reason: warned.reason, secondsLeft });
+  if ($('warning-text').textContent !== text) $('warning-text').textContent = text;
 }
 
 async function keepPlaying() {
   $('warning').hidden = true;
   try {
     await game?.keepPlaying();
-    // After game over the heartbeats stay off; the wish alone has been told.
-    if (screen !== 'playing') gameMetrics.setInactive();
   } catch (error) {
     toast(error.code === 'http_409' || error.status === 403 ? 'This game cannot be made longer' : error.message, 'bad');
   }
@@ -428,6 +436,7 @@ $('find-match').addEventListener('click', () => begin(findMatch, false));
 function frame() {
   const at = seconds();
   if (screen === 'playing') steer();
+  if (warned && !$('warning').hidden) countDown(at);
   if (screen === 'starting') $('starting-time').textContent = `${(at - askedAt).toFixed(1)} s`;
   const reach = report.latency === null ? '' : ` · ${report.latency} ms`;
   const net = game && screen !== 'title' && screen !== 'error' ? `${game.phase}${reach}` : '';
