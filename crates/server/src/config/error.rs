@@ -124,7 +124,9 @@ fn distance(a: &[char], b: &[char]) -> usize {
                 i + j
             } else {
                 let cost = usize::from(a[i - 1] != b[j - 1]);
-                let mut best = (rows[at(i - 1, j)] + 1).min(rows[at(i, j - 1)] + 1).min(rows[at(i - 1, j - 1)] + cost);
+                let mut best = (rows[at(i - 1, j)] + 1)
+                    .min(rows[at(i, j - 1)] + 1)
+                    .min(rows[at(i - 1, j - 1)] + cost);
                 if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                     best = best.min(rows[at(i - 2, j - 2)] + 1);
                 }
@@ -141,7 +143,14 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_the_one_that_was_meant() {
-        let known = ["idle_timeout", "max_duration", "max_duration_limit", "warm", "port", "protocol"];
+        let known = [
+            "idle_timeout",
+            "max_duration",
+            "max_duration_limit",
+            "warm",
+            "port",
+            "protocol",
+        ];
         for (typed, meant) in [
             ("idle_timout", Some("idle_timeout")),
             ("idel_timeout", Some("idle_timeout")),
@@ -152,7 +161,12 @@ mod tests {
             ("", None),
             (&*"x".repeat(100_000), None),
         ] {
-            assert_eq!(nearest(typed, known), meant, "{}", &typed[..typed.len().min(20)]);
+            assert_eq!(
+                nearest(typed, known),
+                meant,
+                "{}",
+                &typed[..typed.len().min(20)]
+            );
         }
     }
 
@@ -165,6 +179,9 @@ mod tests {
             value: Some("0".into()),
             problem: "must be longer than 0, or \"none\"".into(),
         };
-        assert_eq!(e.to_string(), "fleet.spice.idle_timeout = 0 (line 7): must be longer than 0, or \"none\"");
+        assert_eq!(
+            e.to_string(),
+            "fleet.spice.idle_timeout = 0 (line 7): must be longer than 0, or \"none\""
+        );
     }
 }

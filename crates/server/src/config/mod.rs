@@ -5,6 +5,7 @@
 mod assemble;
 mod convert;
 mod error;
+mod fleets;
 mod keys;
 mod read;
 mod reference;
@@ -21,7 +22,6 @@ pub use reference::reference;
 pub use units::{MAX_DURATION, parse_duration, show_duration};
 pub use value::MAX_FILE;
 
-pub(crate) use units::duration as parse_duration;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -86,7 +86,10 @@ pub struct ApiKey {
 
 impl std::fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiKey").field("name", &self.name).field("secret", &"(hidden)").finish()
+        f.debug_struct("ApiKey")
+            .field("name", &self.name)
+            .field("secret", &"(hidden)")
+            .finish()
     }
 }
 
@@ -128,7 +131,13 @@ impl ServerConfig {
     /// Whether every local caller counts as a backend: no keys, no guests, and nothing but loopback is bound.
     #[must_use]
     pub fn dev_mode(&self) -> bool {
-        self.keys.is_empty() && !self.guests && self.public.iter().chain(&self.admin).all(|a| a.ip().is_loopback())
+        self.keys.is_empty()
+            && !self.guests
+            && self
+                .public
+                .iter()
+                .chain(&self.admin)
+                .all(|a| a.ip().is_loopback())
     }
 }
 
@@ -136,20 +145,41 @@ impl ServerConfig {
     /// Which hosts and origins are answered to. The gateway uses the same.
     #[must_use]
     pub fn access(&self) -> Access {
-        let mut hosts: Vec<String> = self.allowed_hosts.iter().map(|h| h.to_ascii_lowercase()).collect();
-        let mut origins: Vec<String> =
-            self.allowed_origins.iter().map(|o| o.trim_end_matches('/').to_ascii_lowercase()).collect();
+        let mut hosts: Vec<String> = self
+            .allowed_hosts
+            .iter()
+            .map(|h| h.to_ascii_lowercase())
+            .collect();
+        let mut origins: Vec<String> = self
+            .allowed_origins
+            .iter()
+            .map(|o| o.trim_end_matches('/').to_ascii_lowercase())
+            .collect();
         if let Some((scheme, rest)) = self.public_url.as_deref().and_then(|u| u.split_once("://")) {
             let authority = rest.split('/').next().unwrap_or("").to_ascii_lowercase();
-            let host = authority.rsplit_once(':').map_or(authority.as_str(), |(h, _)| h).trim_matches(['[', ']']);
+            let host = authority
+                .rsplit_once(':')
+                .map_or(authority.as_str(), |(h, _)| h)
+                .trim_matches(['[', ']']);
             hosts.push(host.to_owned());
-            origins.push(format!("{}://{authority}", if matches!(scheme, "https" | "wss") { "https" } else { "http" }));
+            origins.push(format!(
+                "{}://{authority}",
+                if matches!(scheme, "https" | "wss") {
+                    "https"
+                } else {
+                    "http"
+                }
+            ));
         }
         Access {
             hosts,
             origins,
             loopback_origins: self.dev_mode(),
-            ip_hosts: self.public.iter().chain(&self.admin).any(|a| !a.ip().is_loopback()),
+            ip_hosts: self
+                .public
+                .iter()
+                .chain(&self.admin)
+                .any(|a| !a.ip().is_loopback()),
         }
     }
 }
@@ -184,7 +214,10 @@ impl FleetConfig {
             warm_allowed: false,
             warm_max_age: None,
             max_instances: None,
-            policy: Arc::new(Policy { on_crash: spawnpoint_core::lifecycle::OnCrash::End, ..Policy::default() }),
+            policy: Arc::new(Policy {
+                on_crash: spawnpoint_core::lifecycle::OnCrash::End,
+                ..Policy::default()
+            }),
             expose: Expose::Gateway,
             guests: false,
             labels: BTreeMap::new(),

@@ -23,12 +23,17 @@ impl Overrides {
     /// No flags yet. `base_dir` is the directory of the file, if there is one; `caller_dir` the caller's.
     #[must_use]
     pub fn at(base_dir: Option<PathBuf>, caller_dir: Option<PathBuf>) -> Self {
-        Self { values: BTreeMap::new(), base_dir, caller_dir }
+        Self {
+            values: BTreeMap::new(),
+            base_dir,
+            caller_dir,
+        }
     }
 
     /// Sets a key (`server.port`, `fleet.spice.warm`) as a flag would; `flag` is its spelling for errors and listings.
     pub fn set(&mut self, path: &str, flag: &str, value: impl Into<String>) {
-        self.values.insert(path.to_owned(), (flag.to_owned(), value.into()));
+        self.values
+            .insert(path.to_owned(), (flag.to_owned(), value.into()));
     }
 }
 
@@ -61,7 +66,12 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(env: &'a dyn Fn(&str) -> Option<String>, overrides: &'a Overrides) -> Self {
-        Self { env, overrides, errors: Vec::new(), settings: Vec::new() }
+        Self {
+            env,
+            overrides,
+            errors: Vec::new(),
+            settings: Vec::new(),
+        }
     }
 
     /// A variable's value; set to nothing is not set.
@@ -70,13 +80,29 @@ impl<'a> Reader<'a> {
     }
 
     /// Opens a section: names in one spelling, unknown ones reported with the nearest known.
-    pub(super) fn open(&mut self, path: &str, env: Vec<String>, pairs: &[(String, Node)], known: &[&Meta]) -> Section {
-        let mut section = Section { path: path.to_owned(), env, fields: BTreeMap::new() };
+    pub(super) fn open(
+        &mut self,
+        path: &str,
+        env: Vec<String>,
+        pairs: &[(String, Node)],
+        known: &[&Meta],
+    ) -> Section {
+        let mut section = Section {
+            path: path.to_owned(),
+            env,
+            fields: BTreeMap::new(),
+        };
         self.collect(&mut section, "", pairs, known);
         section
     }
 
-    fn collect(&mut self, section: &mut Section, inner: &str, pairs: &[(String, Node)], known: &[&Meta]) {
+    fn collect(
+        &mut self,
+        section: &mut Section,
+        inner: &str,
+        pairs: &[(String, Node)],
+        known: &[&Meta],
+    ) {
         for (written, node) in pairs {
             let name = format!("{inner}{}", snake(written));
             let table = format!("{name}.");
@@ -84,9 +110,19 @@ impl<'a> Reader<'a> {
                 if let Value::Table(pairs) = &node.value {
                     self.collect(section, &table, pairs, known);
                 } else {
-                    let names: Vec<&str> = known.iter().filter_map(|m| m.name.strip_prefix(&table)).collect();
+                    let names: Vec<&str> = known
+                        .iter()
+                        .filter_map(|m| m.name.strip_prefix(&table))
+                        .collect();
                     let problem = format!("must be a table of {}", names.join(", "));
-                    self.error(ErrorKind::Invalid, &section.path, &name, Origin::File { line: node.line }, Some(node.value.shown()), problem);
+                    self.error(
+                        ErrorKind::Invalid,
+                        &section.path,
+                        &name,
+                        Origin::File { line: node.line },
+                        Some(node.value.shown()),
+                        problem,
+                    );
                 }
                 continue;
             }
@@ -97,8 +133,18 @@ impl<'a> Reader<'a> {
             match section.fields.get(&name) {
                 Some(before) if before.value != node.value => {
                     let last = name.rsplit('.').next().unwrap_or(&name);
-                    let problem = format!("{last:?} and {:?} are both given and differ: keep one", camel(last));
-                    self.error(ErrorKind::Conflict, &section.path, &name, Origin::File { line: node.line }, None, problem);
+                    let problem = format!(
+                        "{last:?} and {:?} are both given and differ: keep one",
+                        camel(last)
+                    );
+                    self.error(
+                        ErrorKind::Conflict,
+                        &section.path,
+                        &name,
+                        Origin::File { line: node.line },
+                        None,
+                        problem,
+                    );
                 }
                 _ => {
                     section.fields.insert(name, node.clone());
@@ -109,8 +155,18 @@ impl<'a> Reader<'a> {
 
     fn unknown(&mut self, path: &str, inner: &str, written: &str, line: usize, known: &[&Meta]) {
         let name = snake(written);
-        if let Some((_, sentence)) = LATER.iter().find(|(later, _)| inner.is_empty() && *later == name) {
-            self.error(ErrorKind::Unsupported, path, &name, Origin::File { line }, None, (*sentence).to_owned());
+        if let Some((_, sentence)) = LATER
+            .iter()
+            .find(|(later, _)| inner.is_empty() && *later == name)
+        {
+            self.error(
+                ErrorKind::Unsupported,
+                path,
+                &name,
+                Origin::File { line },
+                None,
+                (*sentence).to_owned(),
+            );
             return;
         }
         let here: Vec<&str> = known
@@ -118,7 +174,9 @@ impl<'a> Reader<'a> {
             .filter_map(|m| m.name.strip_prefix(inner))
             .map(|n| n.split('.').next().unwrap_or(n))
             .collect();
-        let inside = known.iter().find(|m| m.name.rsplit('.').next() == Some(name.as_str()));
+        let inside = known
+            .iter()
+            .find(|m| m.name.rsplit('.').next() == Some(name.as_str()));
         let problem = match (nearest(&name, here.iter().copied()), inside) {
             (Some(n), _) => format!("is not a known key; did you mean {n:?}?"),
             (None, Some(m)) => format!("is not a known key here; did you mean {:?}?", m.name),
@@ -129,21 +187,55 @@ impl<'a> Reader<'a> {
             }
         };
         let shown: String = written.escape_debug().take(64).collect();
-        self.error(ErrorKind::UnknownKey, path, &format!("{inner}{shown}"), Origin::File { line }, None, problem);
+        self.error(
+            ErrorKind::UnknownKey,
+            path,
+            &format!("{inner}{shown}"),
+            Origin::File { line },
+            None,
+            problem,
+        );
     }
 
-    fn error(&mut self, kind: ErrorKind, section: &str, name: &str, origin: Origin, value: Option<String>, problem: String) {
-        self.errors.push(ConfigError { kind, path: format!("{section}.{name}"), origin, value, problem });
+    fn error(
+        &mut self,
+        kind: ErrorKind,
+        section: &str,
+        name: &str,
+        origin: Origin,
+        value: Option<String>,
+        problem: String,
+    ) {
+        self.errors.push(ConfigError {
+            kind,
+            path: format!("{section}.{name}"),
+            origin,
+            value,
+            problem,
+        });
     }
 
     /// Complains of a value that is fine by itself and wrong beside others; shows it as it was read.
-    pub(super) fn complain(&mut self, kind: ErrorKind, section: &Section, meta: &Meta, problem: impl Into<String>) {
+    pub(super) fn complain(
+        &mut self,
+        kind: ErrorKind,
+        section: &Section,
+        meta: &Meta,
+        problem: impl Into<String>,
+    ) {
         let path = format!("{}.{}", section.path, meta.name);
         let (value, origin) = match self.settings.iter().find(|s| s.path == path) {
             Some(s) => (Some(s.value.clone()), s.origin.clone()),
             None => (None, Origin::Default),
         };
-        self.error(kind, &section.path, meta.name, origin, value, problem.into());
+        self.error(
+            kind,
+            &section.path,
+            meta.name,
+            origin,
+            value,
+            problem.into(),
+        );
     }
 
     fn find(&self, section: &Section, meta: &Meta) -> Option<(Value, Origin)> {
@@ -152,14 +244,20 @@ impl<'a> Reader<'a> {
             return Some((Value::Loose(value.clone()), Origin::Flag(flag.clone())));
         }
         let suffix = meta.name.replace('.', "_").to_ascii_uppercase();
-        let composed = section.env.iter().map(|prefix| format!("{prefix}_{suffix}"));
+        let composed = section
+            .env
+            .iter()
+            .map(|prefix| format!("{prefix}_{suffix}"));
         let own = meta.env.iter().map(|e| (*e).to_owned());
         for name in composed.chain(own) {
             if let Some(value) = self.env(&name) {
                 return Some((Value::Loose(value), Origin::Env(name)));
             }
         }
-        section.fields.get(meta.name).map(|n| (n.value.clone(), Origin::File { line: n.line }))
+        section
+            .fields
+            .get(meta.name)
+            .map(|n| (n.value.clone(), Origin::File { line: n.line }))
     }
 
     /// Whether anybody said anything about a key.
@@ -175,18 +273,33 @@ impl<'a> Reader<'a> {
             (None, Fallback::Value(text)) => (Value::Loose(text.to_owned()), Origin::Default),
             (None, Fallback::Words(_)) => return None,
             (None, Fallback::Required) => {
-                self.error(ErrorKind::Missing, &section.path, meta.name, Origin::Default, None, format!("is required: {}", meta.form));
+                self.error(
+                    ErrorKind::Missing,
+                    &section.path,
+                    meta.name,
+                    Origin::Default,
+                    None,
+                    format!("is required: {}", meta.form),
+                );
                 return None;
             }
         };
-        let shown = if meta.secret && origin != Origin::Default { "(hidden)".to_owned() } else { value.shown() };
+        let shown = if meta.secret && origin != Origin::Default {
+            "(hidden)".to_owned()
+        } else {
+            value.shown()
+        };
         match (key.convert)(&value) {
             Ok(converted) => {
                 self.note(section, meta, shown, origin);
                 Some(converted)
             }
             Err(problem) => {
-                let kind = if problem.contains("this release") { ErrorKind::Unsupported } else { ErrorKind::Invalid };
+                let kind = if problem.contains("this release") {
+                    ErrorKind::Unsupported
+                } else {
+                    ErrorKind::Invalid
+                };
                 let value = (!meta.secret).then_some(shown);
                 self.error(kind, &section.path, meta.name, origin, value, problem);
                 None
@@ -196,7 +309,11 @@ impl<'a> Reader<'a> {
 
     /// Keeps who said what, for `doctor`.
     pub(super) fn note(&mut self, section: &Section, meta: &Meta, value: String, origin: Origin) {
-        self.settings.push(Setting { path: format!("{}.{}", section.path, meta.name), value, origin });
+        self.settings.push(Setting {
+            path: format!("{}.{}", section.path, meta.name),
+            value,
+            origin,
+        });
     }
 
     /// A path as given, from where it was given: the file's directory, or the caller's for flags and variables.

@@ -141,7 +141,10 @@ fn table(out: &mut String, metas: &[&Meta], with_env: bool) {
         } else {
             String::new()
         };
-        out.push_str(&format!("| `{}` | {} | {default} |{env} {} |\n", m.name, m.form, m.meaning));
+        out.push_str(&format!(
+            "| `{}` | {} | {default} |{env} {} |\n",
+            m.name, m.form, m.meaning
+        ));
     }
 }
 
@@ -162,7 +165,10 @@ mod tests {
             std::fs::write(&path, reference()).unwrap();
         }
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(committed == reference(), "docs/configuration.md is not what the code says: run `make gen`");
+        assert!(
+            committed == reference(),
+            "docs/configuration.md is not what the code says: run `make gen`"
+        );
     }
 
     #[test]
@@ -171,7 +177,11 @@ mod tests {
         let mut count = 0;
         for block in page.split("```toml\n").skip(1) {
             let text = block.split("```").next().unwrap();
-            let text = if text.contains("[[fleet]]") { text.to_owned() } else { format!("{text}\n[[fleet]]\nname = \"a\"\nrun = {{ command = [\"x\"] }}\n") };
+            let text = if text.contains("[[fleet]]") {
+                text.to_owned()
+            } else {
+                format!("{text}\n[[fleet]]\nname = \"a\"\nrun = {{ command = [\"x\"] }}\n")
+            };
             let overrides = Overrides::at(Some("/srv".into()), None);
             parse(&text, &|_| None, &overrides).unwrap_or_else(|e| panic!("{text}\n{e:#?}"));
             count += 1;

@@ -6,19 +6,27 @@ use std::time::Duration;
 pub const MAX_DURATION: Duration = Duration::from_secs(3_660 * 24 * 3_600);
 
 /// What a duration may look like, for errors.
-pub(super) const DURATION_FORM: &str = "a duration such as \"30s\", \"5m\", \"1h30m\" or a number of seconds";
+pub(super) const DURATION_FORM: &str =
+    "a duration such as \"30s\", \"5m\", \"1h30m\" or a number of seconds";
 /// What a size may look like, for errors.
 pub(super) const SIZE_FORM: &str = "a size such as \"512Mi\", \"512MB\" or a number of bytes";
 /// What a share of a processor may look like, for errors.
 pub(super) const CPU_FORM: &str = "a number of cores such as 2, 0.5 or \"500m\"";
 
 /// Reads `"1h30m"`, `"250ms"`, `"30"`; units fall from left to right and none repeats.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     if let Some(d) = seconds(text.parse().ok()) {
         return Some(d);
     }
-    const UNITS: [(&str, f64); 5] = [("d", 86_400_000.0), ("h", 3_600_000.0), ("m", 60_000.0), ("s", 1_000.0), ("ms", 1.0)];
+    const UNITS: [(&str, f64); 5] = [
+        ("d", 86_400_000.0),
+        ("h", 3_600_000.0),
+        ("m", 60_000.0),
+        ("s", 1_000.0),
+        ("ms", 1.0),
+    ];
     let mut rest = text;
     let mut next_unit = 0;
     let mut total = 0.0;
@@ -26,7 +34,9 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest.get(..digits)?.parse().ok()?;
         rest = rest.get(digits..)?;
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let letters = rest
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(rest.len());
         let (unit, tail) = rest.split_at(letters);
         let place = UNITS.iter().position(|(u, _)| *u == unit)?;
         if place < next_unit {
@@ -36,13 +46,21 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         total += number * UNITS.get(place)?.1;
         rest = tail.trim_start();
     }
-    if text.is_empty() { None } else { seconds(Some(total / 1_000.0)) }
+    if text.is_empty() {
+        None
+    } else {
+        seconds(Some(total / 1_000.0))
+    }
 }
 
 /// A number of seconds, to the millisecond; `None` when negative, not finite or above [`MAX_DURATION`].
 pub(super) fn seconds(s: Option<f64>) -> Option<Duration> {
     let s = s.filter(|s| s.is_finite() && *s >= 0.0 && *s <= MAX_DURATION.as_secs_f64())?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be within 0 and ten years")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be within 0 and ten years"
+    )]
     let ms = (s * 1_000.0).round() as u64;
     Some(Duration::from_millis(ms))
 }
@@ -50,7 +68,9 @@ pub(super) fn seconds(s: Option<f64>) -> Option<Duration> {
 /// Reads `"512Mi"`, `"512MB"`, `"1.5G"`, `"1048576"` as bytes.
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: f64 = number.parse().ok()?;
     let unit = unit.trim();
@@ -68,7 +88,11 @@ pub(super) fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bytes = (number * factor).round();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to fit")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to fit"
+    )]
     (bytes.is_finite() && (0.0..=9e18).contains(&bytes)).then_some(bytes as u64)
 }
 
@@ -84,8 +108,13 @@ pub(super) fn cpu(text: &str) -> Option<u32> {
 /// Cores as thousandths.
 pub(super) fn cores(n: f64) -> Option<u32> {
     let millis = (n * 1_000.0).round();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to fit")]
-    (millis.is_finite() && (0.0..=f64::from(MAX_CPU_MILLIS)).contains(&millis)).then_some(millis as u32)
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to fit"
+    )]
+    (millis.is_finite() && (0.0..=f64::from(MAX_CPU_MILLIS)).contains(&millis))
+        .then_some(millis as u32)
 }
 
 /// Most thousandths of a core: more cores than any machine has.
@@ -99,7 +128,13 @@ pub fn show_duration(d: Duration) -> String {
         return "0s".into();
     }
     let mut out = String::new();
-    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+    for (unit, size) in [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ] {
         if ms >= size {
             out.push_str(&format!("{}{unit}", ms / size));
             ms %= size;
@@ -131,18 +166,31 @@ mod tests {
             ("0s", 0),
             (" 5s ", 5_000),
         ] {
-            assert_eq!(parse_duration(text), Some(Duration::from_millis(ms)), "{text}");
+            assert_eq!(
+                parse_duration(text),
+                Some(Duration::from_millis(ms)),
+                "{text}"
+            );
         }
-        for bad in ["", "s", "5x", "-1s", "-1", "1m1h", "1s1s", "1..5s", "5 s m", "inf", "nan", "1e400", "99999d", "5s!", "\u{665}s", "."] {
+        for bad in [
+            "", "s", "5x", "-1s", "-1", "1m1h", "1s1s", "1..5s", "5 s m", "inf", "nan", "1e400",
+            "99999d", "5s!", "\u{665}s", ".",
+        ] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn sizes_and_cpu() {
-        for (text, bytes) in
-            [("512Mi", 536_870_912), ("512MiB", 536_870_912), ("512MB", 512_000_000), ("512M", 512_000_000), ("1.5G", 1_500_000_000), ("64k", 64_000), ("7", 7)]
-        {
+        for (text, bytes) in [
+            ("512Mi", 536_870_912),
+            ("512MiB", 536_870_912),
+            ("512MB", 512_000_000),
+            ("512M", 512_000_000),
+            ("1.5G", 1_500_000_000),
+            ("64k", 64_000),
+            ("7", 7),
+        ] {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
         for bad in ["", "Mi", "-1", "5Q", "1e99", "5 parsecs", "1..2M"] {

@@ -46,18 +46,28 @@ impl Value {
             Self::Float(f) => f.to_string(),
             Self::Bool(b) => b.to_string(),
             Self::List(items) => {
-                let inner: Vec<String> = items.iter().take(MAX_SHOWN).map(|n| n.value.shown()).collect();
+                let inner: Vec<String> = items
+                    .iter()
+                    .take(MAX_SHOWN)
+                    .map(|n| n.value.shown())
+                    .collect();
                 format!("[{}]", inner.join(", "))
             }
             Self::Table(pairs) => {
-                let inner: Vec<String> =
-                    pairs.iter().take(MAX_SHOWN).map(|(k, n)| format!("{} = {}", k.escape_debug(), n.value.shown())).collect();
+                let inner: Vec<String> = pairs
+                    .iter()
+                    .take(MAX_SHOWN)
+                    .map(|(k, n)| format!("{} = {}", k.escape_debug(), n.value.shown()))
+                    .collect();
                 format!("{{{}}}", inner.join(", "))
             }
             Self::Other(what) => (*what).to_owned(),
         };
         if full.chars().count() > MAX_SHOWN {
-            full.chars().take(MAX_SHOWN - 3).chain("...".chars()).collect()
+            full.chars()
+                .take(MAX_SHOWN - 3)
+                .chain("...".chars())
+                .collect()
         } else {
             full
         }
@@ -89,7 +99,10 @@ pub(super) fn parse_file(text: &str, errors: &mut Vec<ConfigError>) -> Vec<(Stri
             path: String::new(),
             origin: Origin::File { line: 1 },
             value: None,
-            problem: format!("the file has {} bytes; at most {MAX_FILE} are read", text.len()),
+            problem: format!(
+                "the file has {} bytes; at most {MAX_FILE} are read",
+                text.len()
+            ),
         });
         return Vec::new();
     }
@@ -99,9 +112,14 @@ pub(super) fn parse_file(text: &str, errors: &mut Vec<ConfigError>) -> Vec<(Stri
         errors.push(ConfigError {
             kind: ErrorKind::Syntax,
             path: String::new(),
-            origin: Origin::File { line: e.span().map_or(1, |s| lines.of(s.start)) },
+            origin: Origin::File {
+                line: e.span().map_or(1, |s| lines.of(s.start)),
+            },
             value: None,
-            problem: format!("not valid TOML: {}", e.message().lines().collect::<Vec<_>>().join(", ")),
+            problem: format!(
+                "not valid TOML: {}",
+                e.message().lines().collect::<Vec<_>>().join(", ")
+            ),
         });
     }
     entries(table.get_ref(), &lines)
@@ -124,14 +142,21 @@ fn entries(table: &DeTable<'_>, lines: &Lines) -> Vec<(String, Node)> {
 fn node(v: &Spanned<DeValue<'_>>, lines: &Lines) -> Node {
     let value = match v.get_ref() {
         DeValue::String(s) => Value::Text(s.to_string()),
-        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).map_or(Value::Other("a number that is too large"), Value::Integer),
-        DeValue::Float(f) => f.as_str().parse().map_or(Value::Other("not a number"), Value::Float),
+        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix())
+            .map_or(Value::Other("a number that is too large"), Value::Integer),
+        DeValue::Float(f) => f
+            .as_str()
+            .parse()
+            .map_or(Value::Other("not a number"), Value::Float),
         DeValue::Boolean(b) => Value::Bool(*b),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Array(items) => Value::List(items.iter().map(|i| node(i, lines)).collect()),
         DeValue::Table(t) => Value::Table(entries(t, lines)),
     };
-    Node { value, line: lines.of(v.span().start) }
+    Node {
+        value,
+        line: lines.of(v.span().start),
+    }
 }
 
 /// Where each line begins.
@@ -139,7 +164,16 @@ struct Lines(Vec<usize>);
 
 impl Lines {
     fn new(text: &str) -> Self {
-        Self(std::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1)).collect())
+        Self(
+            std::iter::once(0)
+                .chain(
+                    text.bytes()
+                        .enumerate()
+                        .filter(|(_, b)| *b == b'\n')
+                        .map(|(i, _)| i + 1),
+                )
+                .collect(),
+        )
     }
 
     fn of(&self, offset: usize) -> usize {
@@ -154,11 +188,18 @@ mod tests {
     #[test]
     fn values_know_their_lines() {
         let mut errors = Vec::new();
-        let top = parse_file("a = 1\n\n[[b]]\nc = \"x\"\n[[b]]\nc = [1,\n 2]\n", &mut errors);
+        let top = parse_file(
+            "a = 1\n\n[[b]]\nc = \"x\"\n[[b]]\nc = [1,\n 2]\n",
+            &mut errors,
+        );
         assert_eq!(errors, []);
         assert_eq!(top[0].1.line, 1);
-        let Value::List(b) = &top[1].1.value else { panic!("{top:?}") };
-        let Value::Table(second) = &b[1].value else { panic!("{top:?}") };
+        let Value::List(b) = &top[1].1.value else {
+            panic!("{top:?}")
+        };
+        let Value::Table(second) = &b[1].value else {
+            panic!("{top:?}")
+        };
         assert_eq!(second[0].1.value.shown(), "[1, 2]");
         assert_eq!((b[0].line, b[1].line), (3, 5));
     }
@@ -168,12 +209,23 @@ mod tests {
         let mut errors = Vec::new();
         parse_file("keys = [\"ci:very-secret-value\"\nx = = 1\n", &mut errors);
         assert!(!errors.is_empty());
-        assert!(errors.iter().all(|e| !e.to_string().contains("very-secret")), "{errors:?}");
+        assert!(
+            errors
+                .iter()
+                .all(|e| !e.to_string().contains("very-secret")),
+            "{errors:?}"
+        );
     }
 
     #[test]
     fn long_values_are_cut() {
-        assert_eq!(Value::Text("x".repeat(1000)).shown().chars().count(), MAX_SHOWN);
-        assert_eq!(Value::Text("a\u{1b}[31m\n".into()).shown(), r#""a\u{1b}[31m\n""#);
+        assert_eq!(
+            Value::Text("x".repeat(1000)).shown().chars().count(),
+            MAX_SHOWN
+        );
+        assert_eq!(
+            Value::Text("a\u{1b}[31m\n".into()).shown(),
+            r#""a\u{1b}[31m\n""#
+        );
     }
 }
