@@ -20,12 +20,13 @@ mod session_file;
 mod sim;
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -37,6 +38,10 @@ use sim::{Settings, TICK_HZ};
 
 /// Sockets at once: the players, their reconnecting selves, probes, and room to refuse politely.
 const MAX_CONNECTIONS: usize = 256;
+/// Newest-state-wins ends at the kernel: what lies in a socket's buffer can no longer be replaced. The
+/// default grows to megabytes, minutes of stale states for a slow player; this is about a second.
+const SEND_BUFFER: u32 = 32 * 1024;
+const BACKLOG: u32 = 128;
 /// After a stop, for close frames to leave; well inside any termination grace.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// After `accept` failed (no descriptors left): neither spin nor stop.
@@ -151,10 +156,23 @@ async fn listen(config: &Config, mut doors: Doors) -> std::io::Result<()> {
             _ = doors.stop.wait_for(|stop| *stop) => return Ok(()),
         }
     }
-    let listener = TcpListener::bind(config.listen).await?;
+    let listener = bind(config.listen)?;
     log(&format!("spice listening on {}", listener.local_addr()?));
     accept(listener, doors).await;
     Ok(())
+}
+
+/// As `TcpListener::bind`, with a small send buffer that accepted sockets inherit.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn accept(listener: TcpListener, mut doors: Doors) {

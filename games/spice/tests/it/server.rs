@@ -1,12 +1,13 @@
 //! The binary as a child process, and a player who speaks its protocol.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -63,9 +64,11 @@ impl Server {
     }
 
     pub(crate) async fn dial(&self) -> TcpStream {
-        within(TcpStream::connect(("127.0.0.1", self.port)))
-            .await
-            .expect("accepts")
+        // A small window, so that a player who does not read is felt at once.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(8 * 1024).expect("settable");
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        within(socket.connect(address)).await.expect("accepts")
     }
 
     pub(crate) fn request(player: &str, extra: &str) -> String {
@@ -258,6 +261,9 @@ impl Player {
         within(async {
             loop {
                 let message = self.next_json().await;
+                if message["t"] == "who" {
+                    self.roster = Some(message.clone());
+                }
                 if message["t"] != "s" {
                     continue;
                 }
