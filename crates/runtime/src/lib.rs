@@ -4,6 +4,8 @@
 //! them in failures, and `conformance` is the suite that every one of them passes. Nothing here knows what a session is for: the
 //! facts of a claim are an opaque, versioned document that the runtime keeps durably and returns unchanged.
 
+pub mod clock;
 mod contract;
+pub mod process;
 
 pub use contract::*;

@@ -1,0 +1,623 @@
+//! One task per running instance: finds or starts its shim, learns when the game is ready, and learns how it ended.
+//!
+//! [`Shared::advance`] looks at what is written and takes the next step; it is the same for a fresh order, a restart and an
+//! instance adopted from a killed owner, so each crash point has one way on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use spawnpoint_core::{InstanceId, Moment};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::cgroup::Groups;
+use super::entry::{Entry, Found, find};
+use super::launch::base_env;
+use super::listeners::{Prober, Seen, Transport};
+use super::operations::{Shared, Slot, transport};
+use super::output::Output;
+use super::pages::{ProcessId, RunFile, Stamp, Status};
+use super::ports::free_to_bind;
+use super::record::ReadyRecord;
+use super::{OwnerStep, tree};
+
+/// Shims that end without taking their attempt before it counts as never run. More than one: a process table that is full for a
+/// moment is no fault of the game.
+const LAUNCH_TRIES: u32 = 5;
+/// Pause before trying again; also what a shim that holds the lock is given to say its name.
+const LAUNCH_PAUSE: Duration = Duration::from_millis(20);
+/// Other ports tried after somebody else's listener was found on the chosen one.
+const PORT_MOVES: u32 = 5;
+/// A start is looked at this often at first ...
+const EAGER_POLL: Duration = Duration::from_millis(1);
+/// ... for this long ...
+const EAGER_FOR: Duration = Duration::from_millis(200);
+/// ... and then this often: a game that takes longer does not notice.
+const PATIENT_POLL: Duration = Duration::from_millis(25);
+/// Every so many patient polls whole socket tables are read, for games that listen on one address of the machine only.
+const THOROUGH_EVERY: u32 = 10;
+/// Looks in a row that must find a stranger: between accept and fork a listener may be in nobody's table for an instant.
+const FOREIGN_LOOKS: u32 = 3;
+/// One ready request over HTTP.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(1);
+/// A shim that is still there this long after its game had to be killed is stuck (stopped, traced) and is killed itself.
+const SHIM_OVERDUE: Duration = Duration::from_secs(8);
+
+/// The next thing to do for an instance.
+pub(super) enum Next {
+    /// Watch this shim until it is gone, then look again.
+    Watch(ProcessId),
+    /// Look again after a pause.
+    Again,
+    /// Nothing, it is over (or was forgotten).
+    Done,
+}
+
+/// Why a start is no longer polled.
+enum Started {
+    Ready,
+    ShimGone,
+    Gone,
+}
+
+impl Shared {
+    /// Starts the task that keeps an instance, with what is to be done first if that is known already.
+    pub(super) fn supervise(self: &Arc<Self>, id: InstanceId, first: Option<Next>) {
+        let shared = Arc::clone(self);
+        self.track(async move { keep(&shared, id, first).await });
+    }
+
+    /// Looks at an instance that should be running and takes the next step: start a shim, watch one, or settle how it ended.
+    pub(super) fn advance(&self, id: InstanceId, tries: u32) -> Next {
+        self.with_entry(id, |_, entry| Ok(self.advance_entry(entry, tries)))
+            .unwrap_or(Next::Done)
+    }
+
+    fn advance_entry(&self, entry: &mut Entry, tries: u32) -> Next {
+        let dir = self.dir(entry.id);
+        let known = entry.exit.is_some();
+        if let Err(e) = RunFile::open(&dir).and_then(|run| entry.read_pages(&run)) {
+            tracing::error!(instance = %entry.id, error = %e, "its run file cannot be read");
+            return Next::Again;
+        }
+        match find(entry, self.clock().boot_id(), tree::alive) {
+            Found::Over(_) if known => Next::Done,
+            Found::Over(_) => self.settle(entry),
+            Found::Serving(shim) => {
+                if entry.stop.is_some() {
+                    self.signal_stop(entry);
+                }
+                Next::Watch(shim)
+            }
+            Found::Lost => {
+                self.end_lost(entry);
+                self.exit_or_again(entry, true, false)
+            }
+            Found::Stale => self.exit_or_again(entry, true, true),
+            Found::Unclaimed if entry.stop.is_some() => self.exit_or_again(entry, false, true),
+            Found::Unclaimed if tries >= LAUNCH_TRIES => {
+                Output::open(&dir, entry.record.log_bytes)
+                    .note("the supervisor of the game ended before it could start it");
+                self.exit_or_again(entry, false, true)
+            }
+            Found::Unclaimed => self.launch(entry),
+        }
+    }
+
+    fn exit_or_again(&self, entry: &mut Entry, lost: bool, never_ran: bool) -> Next {
+        match self.write_exit(entry, lost, never_ran) {
+            Ok(true) => self.settle(entry),
+            Ok(false) => Next::Again,
+            Err(e) => {
+                tracing::error!(instance = %entry.id, error = %e, "how it ended cannot be written");
+                Next::Again
+            }
+        }
+    }
+
+    /// The end of an attempt is known. If it never had a chance because its port was somebody else's, it starts again on another.
+    fn settle(&self, entry: &mut Entry) -> Next {
+        if self.port_was_stolen(entry) && self.move_port(entry) {
+            return self.launch(entry);
+        }
+        if entry.record.template.fixed_port.is_some() {
+            // Nobody else can have another one, and whoever takes over needs this very port.
+            self.return_port(entry.id, entry.record.port, false);
+        }
+        Next::Done
+    }
+
+    fn port_was_stolen(&self, entry: &Entry) -> bool {
+        let ran = entry.exit.as_ref().is_some_and(|e| !e.never_ran && !e.lost);
+        ran && entry.ready.is_none()
+            && entry.stop.is_none()
+            && entry.record.template.fixed_port.is_none()
+            && entry.record.port_moves < PORT_MOVES
+            // Its own tree is gone, so whoever has the port is somebody else.
+            && entry.record.port.is_some_and(|port| !free_to_bind(port, true))
+    }
+
+    /// Gives an instance another port and a new attempt. False if there is none or it cannot be written.
+    fn move_port(&self, entry: &mut Entry) -> bool {
+        let id = entry.id;
+        let old = entry.record.port;
+        // Given back first, or its owner would have two; it rests, so it is not what comes next.
+        self.return_port(id, old, true);
+        let mut record = entry.record.clone();
+        record.attempt += 1;
+        record.port_moves += 1;
+        let moved = self.grant_port(id, None).and_then(|port| {
+            record.port = Some(port);
+            self.state
+                .replace(id, &record, false)
+                .map_err(crate::RuntimeError::Storage)
+        });
+        if let Err(e) = moved {
+            tracing::warn!(instance = %id, error = %e, "its port is taken and it cannot move to another");
+            self.return_port(id, record.port, false);
+            return false;
+        }
+        tracing::info!(instance = %id, from = old, to = record.port, "its port was taken by another process; it starts again on another");
+        entry.record = record;
+        entry.status = None;
+        entry.ready = None;
+        entry.exit = None;
+        entry.launched = None;
+        true
+    }
+
+    fn launch(&self, entry: &mut Entry) -> Next {
+        let id = entry.id;
+        let fixed = entry.record.template.fixed_port.is_some();
+        let taken = entry
+            .record
+            .port
+            .is_some_and(|port| !free_to_bind(port, true));
+        if taken && !fixed && entry.record.port_moves < PORT_MOVES && !self.move_port(entry) {
+            tracing::warn!(instance = %id, "it is started on a port that is taken");
+        }
+        match self.start_shim(entry) {
+            Ok(shim) => {
+                entry.launched = Some(shim);
+                self.observe(id, OwnerStep::ShimStarted);
+                Next::Watch(shim)
+            }
+            Err(e) => {
+                tracing::warn!(instance = %id, error = %e, "its shim could not be started");
+                Output::open(&self.dir(id), entry.record.log_bytes)
+                    .note(&format!("its supervisor could not be started: {e}"));
+                Next::Again
+            }
+        }
+    }
+
+    fn start_shim(&self, entry: &Entry) -> io::Result<ProcessId> {
+        let (program, arguments) = self
+            .config
+            .shim_command
+            .split_first()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no shim command"))?;
+        let child = Command::new(program)
+            .args(arguments)
+            .arg(self.dir(entry.id))
+            .env_clear()
+            .envs(base_env(
+                entry.record.template.inherit_env,
+                std::env::vars_os(),
+            ))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        // A child that nobody reaped keeps its number, so this cannot be another process.
+        Ok(tree::identify(pid))
+    }
+
+    /// The shim is gone and did not say how its game ended: the game died with it; what it forked is ended here.
+    fn end_lost(&self, entry: &Entry) {
+        let Some(status) = &entry.status else {
+            return;
+        };
+        let groups = Groups {
+            paths: status.groups.clone(),
+        };
+        groups.kill();
+        if status.boot_id == self.clock().boot_id() {
+            let left = tree::sweep_orphans(&entry.record.id, Some(status.shim), status.game);
+            if left > 0 {
+                tracing::warn!(instance = %entry.id, left, "processes of it could not be killed");
+            }
+        }
+        if let Err(e) = groups.remove() {
+            tracing::warn!(instance = %entry.id, error = %e, "its control group could not be removed");
+        }
+    }
+
+    /// Takes what a poll read into the instance's view.
+    fn note_status(&self, id: InstanceId, status: Status) {
+        let _ = self.with_entry(id, |_, entry| {
+            if entry.record.attempt == status.attempt {
+                entry.status = Some(status);
+            }
+            Ok(())
+        });
+    }
+
+    /// The attempt accepts, unless something else became of it meanwhile.
+    fn accept(&self, id: InstanceId, attempt: u32, at: Stamp, address: Option<SocketAddr>) {
+        let noted = self.with_entry(id, |_, entry| {
+            if entry.record.attempt != attempt || entry.exit.is_some() || entry.ready.is_some() {
+                return Ok(());
+            }
+            let address = match address {
+                Some(address) => Some(address),
+                None => self.listening(entry),
+            };
+            self.note_ready(entry, at, address)
+        });
+        if let Err(e) = noted {
+            tracing::warn!(instance = %id, error = %e, "that it is ready could not be written");
+        }
+    }
+}
+
+async fn keep(shared: &Arc<Shared>, id: InstanceId, first: Option<Next>) {
+    let mut tries = 0;
+    let mut next = first;
+    loop {
+        let step = match next.take() {
+            Some(step) => step,
+            None => blocking(shared, move |s| s.advance(id, tries))
+                .await
+                .unwrap_or(Next::Done),
+        };
+        match step {
+            Next::Done => return,
+            Next::Again => {
+                tries += 1;
+                tokio::time::sleep(LAUNCH_PAUSE).await;
+            }
+            Next::Watch(shim) => {
+                let claimed = watch(shared, id, shim).await;
+                if !claimed {
+                    tries += 1;
+                    tokio::time::sleep(LAUNCH_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared) -> T + Send + 'static,
+) -> Option<T> {
+    let owned = Arc::clone(shared);
+    shared
+        .tasks()
+        .spawn_blocking(move || work(&owned))
+        .await
+        .ok()
+}
+
+/// Follows one shim until it is gone. False if it never took the attempt.
+async fn watch(shared: &Arc<Shared>, id: InstanceId, shim: ProcessId) -> bool {
+    let Some(slot) = shared.slot(id) else {
+        return true;
+    };
+    let gone = ShimGone::of(shim);
+    let mut start = Start::new(shared, id, shim);
+    let outcome = match &mut start {
+        Some(start) => start.poll_until_ready(shared, &slot, &gone).await,
+        None => Started::Gone,
+    };
+    if !matches!(outcome, Started::ShimGone) {
+        follow(shared, &slot, shim, &gone).await;
+    }
+    gone.reap();
+    match start {
+        Some(start) => start.claimed(),
+        None => true,
+    }
+}
+
+/// A ready (or stopping) instance: nothing to do until its shim is gone, unless it is overdue.
+async fn follow(shared: &Arc<Shared>, slot: &Slot, shim: ProcessId, gone: &ShimGone) {
+    loop {
+        let id = slot.id;
+        let overdue = blocking(shared, move |s| {
+            s.with_entry(id, |_, entry| {
+                Ok(entry
+                    .stop
+                    .as_ref()
+                    .map(|stop| stop.kill_at.moment(s.clock()).after(SHIM_OVERDUE)))
+            })
+        })
+        .await
+        .and_then(Result::ok)
+        .flatten();
+        let wait = overdue.map(|at| at.since(shared.now()));
+        tokio::select! {
+            () = gone.wait() => return,
+            () = slot.wake.notified() => {}
+            () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)), if wait.is_some() => {
+                tracing::warn!(instance = %id, "its shim does not stop; it is killed, and the game with it");
+                let _ = tree::signal(shim, Signal::KILL);
+                gone.wait().await;
+                return;
+            }
+        }
+    }
+}
+
+/// The polling of one start.
+struct Start {
+    id: InstanceId,
+    attempt: u32,
+    rule: ReadyRecord,
+    transport: Transport,
+    port: u16,
+    shim: ProcessId,
+    run: RunFile,
+    prober: Prober,
+    status: Option<Status>,
+    since: Moment,
+    polls: u32,
+    foreign: u32,
+}
+
+impl Start {
+    /// `None` if the instance's files are gone.
+    fn new(shared: &Shared, id: InstanceId, shim: ProcessId) -> Option<Self> {
+        let run = RunFile::open(&shared.dir(id)).ok()?;
+        let (attempt, rule, transport, port) = shared
+            .with_entry(id, |_, entry| {
+                let record = &entry.record;
+                Ok((
+                    record.attempt,
+                    record.template.ready.clone(),
+                    transport(record),
+                    record.port.unwrap_or(0),
+                ))
+            })
+            .ok()?;
+        Some(Self {
+            id,
+            attempt,
+            rule,
+            transport,
+            port,
+            shim,
+            run,
+            prober: Prober::new(),
+            status: None,
+            since: shared.now(),
+            polls: 0,
+            foreign: 0,
+        })
+    }
+
+    /// Whether some shim took the attempt.
+    fn claimed(&self) -> bool {
+        self.run
+            .read::<Status>()
+            .ok()
+            .flatten()
+            .is_some_and(|s| s.attempt >= self.attempt)
+    }
+
+    async fn poll_until_ready(
+        &mut self,
+        shared: &Arc<Shared>,
+        slot: &Slot,
+        gone: &ShimGone,
+    ) -> Started {
+        loop {
+            if !self.still_starting(shared, slot) {
+                return Started::Ready;
+            }
+            let eager = shared.now().since(self.since) < EAGER_FOR;
+            let accepts = tokio::select! {
+                biased;
+                () = gone.wait() => return Started::ShimGone,
+                accepts = self.poll(shared, eager) => accepts,
+            };
+            if let Some((at, address)) = accepts {
+                let (id, attempt) = (self.id, self.attempt);
+                blocking(shared, move |s| s.accept(id, attempt, at, address)).await;
+                return Started::Ready;
+            }
+            let pause = if eager { EAGER_POLL } else { PATIENT_POLL };
+            tokio::select! {
+                () = gone.wait() => return Started::ShimGone,
+                () = slot.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn still_starting(&self, shared: &Shared, slot: &Slot) -> bool {
+        let _ = shared;
+        slot.view()
+            .is_some_and(|i| i.state == crate::State::Starting)
+    }
+
+    /// One look. `Some` when the instance accepts, since when and where.
+    async fn poll(
+        &mut self,
+        shared: &Arc<Shared>,
+        eager: bool,
+    ) -> Option<(Stamp, Option<SocketAddr>)> {
+        self.polls = self.polls.wrapping_add(1);
+        if let Ok(Some(status)) = self.run.read::<Status>()
+            && status.attempt == self.attempt
+            && self.status.as_ref() != Some(&status)
+        {
+            self.status = Some(status.clone());
+            let id = self.id;
+            blocking(shared, move |s| s.note_status(id, status)).await;
+        }
+        let status = self.status.as_ref()?;
+        let game = status.game?;
+        match &self.rule {
+            ReadyRecord::None => Some((status.spawned_at.clone()?, None)),
+            ReadyRecord::Log(_) => Some((status.line_seen_at.clone()?, None)),
+            ReadyRecord::Sdk => None,
+            ReadyRecord::Dial => {
+                let address = self.look(eager, game)?;
+                Some((shared.stamp(), Some(address)))
+            }
+            ReadyRecord::Http(path) => {
+                let path = path.clone();
+                let address = self.look(eager, game)?;
+                let answer = tokio::time::timeout(HTTP_TIMEOUT, get(address, &path)).await;
+                matches!(answer, Ok(Ok(200..=399))).then(|| (shared.stamp(), Some(address)))
+            }
+        }
+    }
+
+    /// Where the instance listens, if it does. A stranger on the port costs the game its start: it ends, and is moved.
+    fn look(&mut self, eager: bool, game: ProcessId) -> Option<SocketAddr> {
+        let thorough = !eager && self.polls.is_multiple_of(THOROUGH_EVERY);
+        match self
+            .prober
+            .look(self.transport, self.port, self.shim.pid, thorough)
+        {
+            Seen::Ours(address) => return Some(address),
+            Seen::Nobody => self.foreign = 0,
+            Seen::Foreign => {
+                self.foreign += 1;
+                if self.foreign == FOREIGN_LOOKS {
+                    // Found again as "port taken" when its shim has said how it ended.
+                    let _ = tree::signal(game, Signal::KILL);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// `GET path`; the status.
+async fn get(address: SocketAddr, path: &str) -> io::Result<u16> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: spawnpoint-ready\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    // "HTTP/1.1 200": no more of the answer is of interest.
+    let mut head = [0u8; 12];
+    stream.read_exact(&mut head).await?;
+    let text = std::str::from_utf8(&head).map_err(io::Error::other)?;
+    text.strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.get(2..))
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer"))
+}
+
+#[cfg(target_os = "linux")]
+use pidfd::ShimGone;
+#[cfg(not(target_os = "linux"))]
+use polled::ShimGone;
+
+#[cfg(target_os = "linux")]
+mod pidfd {
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::time::Duration;
+
+    use rustix::process::{
+        Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, pidfd_open, waitid, waitpid,
+    };
+    use tokio::io::unix::AsyncFd;
+
+    use super::super::pages::ProcessId;
+    use super::super::{sys, tree};
+
+    /// Where the kernel gives no descriptor (none left, an old kernel), the process is looked at this often.
+    const POLL: Duration = Duration::from_millis(20);
+
+    /// Tells when a shim is gone. Exact: a descriptor of the process itself.
+    pub(super) struct ShimGone {
+        shim: ProcessId,
+        fd: Option<AsyncFd<OwnedFd>>,
+    }
+
+    impl ShimGone {
+        pub(super) fn of(shim: ProcessId) -> Self {
+            let fd = Pid::from_raw(shim.pid)
+                .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+                .filter(|_| tree::stat(shim.pid).is_some_and(|s| s.started == shim.started))
+                .and_then(|fd| sys::await_readable(fd).ok());
+            Self { shim, fd }
+        }
+
+        pub(super) async fn wait(&self) {
+            if let Some(fd) = &self.fd
+                && fd.readable().await.is_ok()
+            {
+                // Readiness is not cleared: it stays gone.
+                return;
+            }
+            while tree::alive(self.shim) {
+                tokio::time::sleep(POLL).await;
+            }
+        }
+
+        /// Removes the zombie if it is ours (an adopted shim is init's).
+        pub(super) fn reap(&self) {
+            if let Some(fd) = &self.fd {
+                let _ = waitid(
+                    WaitId::PidFd(fd.get_ref().as_fd()),
+                    WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+                );
+            } else if tree::stat(self.shim.pid)
+                .is_some_and(|s| s.zombie && s.started == self.shim.started)
+            {
+                let _ = waitpid(Pid::from_raw(self.shim.pid), WaitOptions::NOHANG);
+            }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod polled {
+    use std::time::Duration;
+
+    use rustix::process::{Pid, WaitOptions, waitpid};
+
+    use super::super::pages::ProcessId;
+    use super::super::tree;
+
+    const POLL: Duration = Duration::from_millis(20);
+
+    /// Tells when a shim is gone, by looking.
+    pub(super) struct ShimGone {
+        shim: ProcessId,
+    }
+
+    impl ShimGone {
+        pub(super) fn of(shim: ProcessId) -> Self {
+            Self { shim }
+        }
+
+        pub(super) async fn wait(&self) {
+            loop {
+                // A zombie of ours still has its number.
+                self.reap();
+                if !tree::alive(self.shim) {
+                    return;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+
+        pub(super) fn reap(&self) {
+            let _ = waitpid(Pid::from_raw(self.shim.pid), WaitOptions::NOHANG);
+        }
+    }
+}

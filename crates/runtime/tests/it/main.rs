@@ -1,0 +1,3 @@
+//! The runtimes against real processes and sockets.
+
+mod process;
