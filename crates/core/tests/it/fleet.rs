@@ -70,7 +70,8 @@ fn in_sentences() {
         ..pool(0, 0, 0)
     };
     // sentence, what is wanted, what is there, admitted, started, stopped
-    let rows: Vec<(&str, PoolSpec, Pool, u32, u32, Vec<InstanceId>)> = vec![
+    type Row = (&'static str, PoolSpec, Pool, u32, u32, Vec<InstanceId>);
+    let rows: Vec<Row> = vec![
         (
             "an empty pool is filled",
             spec(3, None),
