@@ -438,6 +438,18 @@ fn the_breaker_opens_at_3_and_backs_off_5_10_20_seconds_up_to_its_longest() {
 }
 
 #[test]
+fn while_starts_fail_nothing_that_accepts_makes_room() {
+    // The place that was made was taken by a session meanwhile.
+    let full = Known::Is(Pool {
+        claimed: 1,
+        ..pool(0, 0, 2)
+    });
+    let with = |failures| plan(&spec(3, Some(3)), &full, InFlight::default(), failures, NOW).stop;
+    assert_eq!(with(Failures::default()), ids(101, 1));
+    assert_eq!(with(Failures::default().failed(NOW, NOW)), vec![]);
+}
+
+#[test]
 fn fifty_starts_that_fail_together_open_the_breaker_once() {
     let mut failures = Failures::default();
     for n in 0..50 {
