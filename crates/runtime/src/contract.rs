@@ -272,8 +272,9 @@ impl RuntimeError {
 /// Semantics that every implementation keeps and the conformance suite checks:
 /// * Durable first: when `order`, `bind` or `release` returns, a `kill -9` of the caller loses nothing of it.
 /// * Compare and set: `bind`, `release`, `restart`, `stop` and `forget` act only on the version given, else [`RuntimeError::Conflict`].
-///   [`RuntimeError::OutcomeUnknown`] means exactly that.
-/// * An instance that is over cannot be bound: a claim never lands on a dead one that the runtime knows to be dead.
+///   [`RuntimeError::OutcomeUnknown`] means exactly that. Only these writes change a version: getting ready and exiting do not.
+/// * An instance that is over cannot be bound: a claim never lands on a dead one that the runtime knows to be dead. Being over (or
+///   stopping) is said before a stale version is: `bind` and `release` answer [`RuntimeError::Over`] whatever the version.
 /// * Exits are kept: an exited instance is listed, with its true exit, until `forget`.
 /// * Nothing is orphaned: what `stop` was told to stop is gone, with every process it forked, after the grace.
 #[async_trait]
@@ -294,7 +295,8 @@ pub trait Runtime: Send + Sync + 'static {
         session_file: Option<Bytes>,
     ) -> Result<Version, RuntimeError>;
 
-    /// Starts an exited instance again in its place: same id, port, directory and facts (process runtime only).
+    /// Starts an exited instance again in its place: same id, port, directory and facts (not on Kubernetes).
+    /// [`RuntimeError::Conflict`] while it is not over; [`RuntimeError::Over`] if it never had a place.
     async fn restart(
         &self,
         id: InstanceId,
@@ -306,7 +308,7 @@ pub trait Runtime: Send + Sync + 'static {
     async fn mark_ready(&self, id: InstanceId) -> Result<(), RuntimeError>;
 
     /// Begins to stop it: SIGTERM, then after `grace` SIGKILL of everything it forked. Returns once that is certain to happen.
-    /// Stopping what is stopping or over is harmless.
+    /// Stopping what is stopping or over is harmless: it changes nothing and returns the version, whatever the one given.
     async fn stop(
         &self,
         id: InstanceId,
@@ -315,6 +317,7 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> Result<Version, RuntimeError>;
 
     /// Removes what is left of an exited instance. Its port may be used again after the quarantine.
+    /// [`RuntimeError::Conflict`] while it is not over.
     async fn forget(&self, id: InstanceId, expect: Version) -> Result<(), RuntimeError>;
 
     /// Everything there is.

@@ -1,3 +1,4 @@
 //! The runtimes against real processes and sockets.
 
 mod process;
+mod simulated;

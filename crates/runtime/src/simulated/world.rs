@@ -1,0 +1,641 @@
+//! The simulated world: what exists, and the one task that lets time pass in it.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use spawnpoint_core::session::Exit;
+use spawnpoint_core::{Clock, InstanceId, Moment};
+use tokio::sync::{Notify, broadcast};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::SimulatedConfig;
+use super::log::Log;
+use super::ports::Addresses;
+use super::script::{End, Script};
+use crate::chance::mix;
+use crate::{Change, Facts, Instance, Order, ReadyRule, RuntimeError, State, Timings, Version};
+
+/// Changes a watch may be behind before it is told everything again.
+const WATCH_QUEUE: usize = 1_024;
+/// The signal that ends what heeds it, and the one that ends the rest.
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+
+/// Everything there is, behind one lock that is never held over an await.
+#[derive(Debug)]
+pub(super) struct World {
+    config: SimulatedConfig,
+    owner: AtomicU64,
+    inner: Mutex<Inner>,
+    wake: Arc<Notify>,
+    driver: Mutex<Option<AbortHandle>>,
+}
+
+pub(super) struct Inner {
+    pub(super) clock: Arc<dyn Clock>,
+    games: HashMap<InstanceId, Game>,
+    /// Ids in the order they came, for listings that are the same in every run; forgotten ones are swept now and then.
+    order: Vec<InstanceId>,
+    agenda: BinaryHeap<Reverse<Due>>,
+    addresses: Addresses,
+    watchers: broadcast::Sender<Change>,
+    /// Counts orders and starts: names them for chance and makes ties on the agenda fall as they came.
+    serial: u64,
+    /// Nobody can see anything since.
+    blind_since: Option<Moment>,
+    /// What the next orders fail with, instead of being done.
+    pub(super) failing_orders: std::collections::VecDeque<RuntimeError>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("games", &self.games.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One instance, as it is and as it is seen.
+pub(super) struct Game {
+    seen: Instance,
+    script: Script,
+    rule: ReadyRule,
+    port: Option<u16>,
+    /// Which start of it this is: what is on the agenda for an earlier one is void.
+    run: u64,
+    session_file: Option<Bytes>,
+    log: Option<Log>,
+    results: Option<Bytes>,
+    /// Nobody can see it since.
+    lost_since: Option<Moment>,
+    /// It ended while nobody could see it.
+    ended_unseen: bool,
+}
+
+/// Something that will happen.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: Instant,
+    serial: u64,
+    run: u64,
+    id: InstanceId,
+    what: What,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Accepts,
+    Ends,
+    Killed,
+}
+
+impl Game {
+    /// As others see it.
+    fn view(&self, blind: Option<Moment>) -> Instance {
+        let mut seen = self.seen.clone();
+        let lost = blind.or(self.lost_since);
+        if let Some(since) = lost
+            && (!self.is_over() || self.ended_unseen)
+        {
+            seen.state = State::Unknown { since };
+        }
+        seen
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.seen.state, State::Exited(_))
+    }
+
+    /// Over or on its way there.
+    fn is_ending(&self) -> bool {
+        matches!(self.seen.state, State::Exited(_) | State::Stopping)
+    }
+
+    fn expect(&self, version: Version) -> Result<(), RuntimeError> {
+        if self.seen.version == version {
+            Ok(())
+        } else {
+            Err(RuntimeError::Conflict)
+        }
+    }
+
+    /// A write by the owner.
+    fn written(&mut self) -> Version {
+        self.seen.version.0 += 1;
+        self.seen.version
+    }
+
+    fn log(&mut self) -> &Log {
+        let over = self.is_over();
+        self.log.get_or_insert_with(|| {
+            let log = Log::default();
+            log.set_over(over);
+            log
+        })
+    }
+}
+
+impl World {
+    pub(super) fn start(clock: Arc<dyn Clock>, config: SimulatedConfig) -> (Arc<Self>, u64) {
+        let addresses = Addresses::new(config.listen, config.ports.clone(), config.quarantine);
+        let world = Arc::new(Self {
+            config,
+            owner: AtomicU64::new(1),
+            inner: Mutex::new(Inner {
+                clock,
+                games: HashMap::new(),
+                order: Vec::new(),
+                agenda: BinaryHeap::new(),
+                addresses,
+                watchers: broadcast::channel(WATCH_QUEUE).0,
+                serial: 0,
+                blind_since: None,
+                failing_orders: std::collections::VecDeque::new(),
+            }),
+            wake: Arc::new(Notify::new()),
+            driver: Mutex::new(None),
+        });
+        let drive = drive(Arc::downgrade(&world), world.wake.clone());
+        let handle = TaskTracker::new().spawn(drive).abort_handle();
+        *world.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+        (world, 1)
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_owner(&self, owner: u64) -> bool {
+        self.owner.load(Ordering::SeqCst) == owner
+    }
+
+    pub(super) fn change_owner(&self) -> u64 {
+        // Their sender gone, the old owner's watches end.
+        self.inner().watchers = broadcast::channel(WATCH_QUEUE).0;
+        self.owner.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    pub(super) fn subscribe(&self) -> (Vec<Instance>, broadcast::Receiver<Change>) {
+        let w = self.inner();
+        (w.list(), w.watchers.subscribe())
+    }
+
+    /// For a watch that fell behind; `None` when its owner has died.
+    pub(super) fn resubscribe(
+        &self,
+        old: &broadcast::Receiver<Change>,
+    ) -> Option<(Vec<Instance>, broadcast::Receiver<Change>)> {
+        let w = self.inner();
+        let fresh = w.watchers.subscribe();
+        old.same_channel(&fresh).then(|| (w.list(), fresh))
+    }
+
+    pub(super) fn list(&self) -> Vec<Instance> {
+        self.inner().list()
+    }
+
+    pub(super) fn get(&self, id: InstanceId) -> Result<Instance, RuntimeError> {
+        let w = self.inner();
+        let game = w.games.get(&id).ok_or(RuntimeError::NotFound)?;
+        Ok(game.view(w.blind_since))
+    }
+
+    pub(super) fn order(&self, order: Order) -> Result<Instance, RuntimeError> {
+        let mut w = self.inner();
+        let blind = w.blind_since;
+        if let Some(game) = w.games.get(&order.id) {
+            return Ok(game.view(blind));
+        }
+        if let Some(e) = w.failing_orders.pop_front() {
+            return Err(e);
+        }
+        let now = w.clock.now();
+        let (address, port) = if order.gated {
+            (None, None)
+        } else {
+            let (address, port) = w.addresses.take(Instant::now())?;
+            (Some(address), port)
+        };
+        let id = order.id;
+        let seen = Instance {
+            id,
+            fleet: order.fleet,
+            template: order.template.fingerprint(),
+            version: Version(1),
+            state: State::Gated,
+            facts: order.facts,
+            address,
+            restarts: 0,
+            timings: Timings {
+                ordered_at: Some(now),
+                ..Timings::default()
+            },
+            label: format!("simulated-{id}"),
+        };
+        let game = Game {
+            seen,
+            script: Script::parse(&order.template.command),
+            rule: order.template.ready,
+            port,
+            run: 0,
+            session_file: order.session_file,
+            log: None,
+            results: None,
+            lost_since: None,
+            ended_unseen: false,
+        };
+        w.games.insert(id, game);
+        w.order.push(id);
+        w.sweep();
+        if order.gated {
+            w.tell(id);
+        } else {
+            w.run(id, &self.config);
+        }
+        self.wake.notify_one();
+        let seen = w.games.get(&id).map(|g| g.view(blind));
+        seen.ok_or(RuntimeError::NotFound)
+    }
+
+    pub(super) fn release(&self, id: InstanceId, expect: Version) -> Result<Version, RuntimeError> {
+        let mut w = self.inner();
+        let game = w.game(id)?;
+        if game.is_ending() {
+            return Err(RuntimeError::Over);
+        }
+        game.expect(expect)?;
+        if game.seen.state != State::Gated {
+            return Ok(expect);
+        }
+        let (address, port) = w.addresses.take(Instant::now())?;
+        let game = w.game(id)?;
+        game.seen.address = Some(address);
+        game.port = port;
+        let version = game.written();
+        w.run(id, &self.config);
+        self.wake.notify_one();
+        Ok(version)
+    }
+
+    pub(super) fn bind(
+        &self,
+        id: InstanceId,
+        expect: Version,
+        facts: Facts,
+        session_file: Option<Bytes>,
+    ) -> Result<Version, RuntimeError> {
+        let mut w = self.inner();
+        let game = w.game(id)?;
+        if game.is_ending() {
+            return Err(RuntimeError::Over);
+        }
+        game.expect(expect)?;
+        game.seen.facts = Some(facts);
+        if session_file.is_some() {
+            game.session_file = session_file;
+        }
+        let version = game.written();
+        w.tell(id);
+        Ok(version)
+    }
+
+    pub(super) fn restart(
+        &self,
+        id: InstanceId,
+        expect: Version,
+        session_file: Option<Bytes>,
+    ) -> Result<Version, RuntimeError> {
+        if !self.config.restarts {
+            return Err(RuntimeError::Unsupported("restart an instance in place"));
+        }
+        let mut w = self.inner();
+        let game = w.game(id)?;
+        game.expect(expect)?;
+        if !game.is_over() {
+            return Err(RuntimeError::Conflict);
+        }
+        if game.seen.address.is_none() {
+            // It was stopped while it was gated: there is no place to start it in.
+            return Err(RuntimeError::Over);
+        }
+        if session_file.is_some() {
+            game.session_file = session_file;
+        }
+        game.results = None;
+        game.seen.restarts += 1;
+        game.seen.timings.ready_at = None;
+        if let Some(log) = &game.log {
+            log.set_over(false);
+        }
+        let version = game.written();
+        w.run(id, &self.config);
+        self.wake.notify_one();
+        Ok(version)
+    }
+
+    pub(super) fn mark_ready(&self, id: InstanceId) -> Result<(), RuntimeError> {
+        let mut w = self.inner();
+        let game = w.game(id)?;
+        if game.rule == ReadyRule::Sdk && game.seen.state == State::Starting {
+            w.accepts(id);
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop(
+        &self,
+        id: InstanceId,
+        expect: Version,
+        grace: Duration,
+    ) -> Result<Version, RuntimeError> {
+        let mut w = self.inner();
+        let game = w.game(id)?;
+        if game.is_ending() {
+            return Ok(game.seen.version);
+        }
+        game.expect(expect)?;
+        let version = game.written();
+        if game.seen.state == State::Gated {
+            w.exits(id, End::NeverRan);
+            return Ok(version);
+        }
+        game.seen.state = State::Stopping;
+        let after = if game.script.ignores_term {
+            grace
+        } else {
+            Duration::ZERO
+        };
+        let run = game.run;
+        w.plan(id, run, after, What::Killed);
+        w.tell(id);
+        self.wake.notify_one();
+        Ok(version)
+    }
+
+    pub(super) fn forget(&self, id: InstanceId, expect: Version) -> Result<(), RuntimeError> {
+        let mut w = self.inner();
+        let game = w.game(id)?;
+        if !game.is_over() {
+            return Err(RuntimeError::Conflict);
+        }
+        game.expect(expect)?;
+        let port = game.port;
+        w.games.remove(&id);
+        if let Some(port) = port {
+            w.addresses.give_back(port, Instant::now());
+        }
+        w.send(Change::Gone(id));
+        Ok(())
+    }
+
+    pub(super) fn log(&self, id: InstanceId) -> Result<Log, RuntimeError> {
+        Ok(self.inner().game(id)?.log().clone())
+    }
+
+    pub(super) fn results(&self, id: InstanceId) -> Result<Option<Bytes>, RuntimeError> {
+        Ok(self.inner().game(id)?.results.clone())
+    }
+
+    pub(super) fn session_file(&self, id: InstanceId) -> Result<Option<Bytes>, RuntimeError> {
+        Ok(self.inner().game(id)?.session_file.clone())
+    }
+
+    /// Lets everything due happen; returns when the next thing is.
+    fn pass(&self) -> Option<Instant> {
+        let mut w = self.inner();
+        let now = Instant::now();
+        while let Some(next) = w.agenda.peek() {
+            if next.0.at > now {
+                return Some(next.0.at);
+            }
+            if let Some(Reverse(due)) = w.agenda.pop() {
+                w.happen(due);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let driver = self
+            .driver
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(driver) = driver {
+            driver.abort();
+        }
+    }
+}
+
+async fn drive(world: Weak<World>, wake: Arc<Notify>) {
+    loop {
+        let next = match world.upgrade() {
+            Some(world) => world.pass(),
+            None => return,
+        };
+        match next {
+            None => wake.notified().await,
+            Some(at) => tokio::select! {
+                () = wake.notified() => {}
+                () = tokio::time::sleep_until(at) => {}
+            },
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn game(&mut self, id: InstanceId) -> Result<&mut Game, RuntimeError> {
+        self.games.get_mut(&id).ok_or(RuntimeError::NotFound)
+    }
+
+    pub(super) fn list(&self) -> Vec<Instance> {
+        self.order
+            .iter()
+            .filter_map(|id| self.games.get(id))
+            .map(|g| g.view(self.blind_since))
+            .collect()
+    }
+
+    /// Drops forgotten ids from the order once they are the larger part: O(1) an order over time.
+    fn sweep(&mut self) {
+        if self.order.len() > 2 * self.games.len() + 64 {
+            let games = &self.games;
+            self.order.retain(|id| games.contains_key(id));
+        }
+    }
+
+    pub(super) fn send(&self, change: Change) {
+        // Nobody watching is no error.
+        let _ = self.watchers.send(change);
+    }
+
+    /// Tells watchers how an instance is now.
+    pub(super) fn tell(&self, id: InstanceId) {
+        if self.watchers.receiver_count() == 0 || self.blind_since.is_some() {
+            return;
+        }
+        if let Some(game) = self.games.get(&id)
+            && game.lost_since.is_none()
+        {
+            self.send(Change::One(Box::new(game.view(None))));
+        }
+    }
+
+    fn plan(&mut self, id: InstanceId, run: u64, after: Duration, what: What) {
+        self.serial += 1;
+        self.agenda.push(Reverse(Due {
+            at: Instant::now() + after,
+            serial: self.serial,
+            run,
+            id,
+            what,
+        }));
+    }
+
+    /// Starts (again) what has a place.
+    fn run(&mut self, id: InstanceId, config: &SimulatedConfig) {
+        self.serial += 1;
+        let run = self.serial;
+        let now = self.clock.now();
+        let Some(game) = self.games.get_mut(&id) else {
+            return;
+        };
+        game.run = run;
+        game.seen.state = State::Starting;
+        let t = &mut game.seen.timings;
+        t.released_at = t.released_at.or(Some(now));
+        t.pulled_at = t.pulled_at.or(t.released_at);
+        t.spawned_at = Some(now);
+        let draw = |n: u64| mix(config.seed ^ mix(run.wrapping_mul(8).wrapping_add(n)));
+        let boot = game
+            .script
+            .boot
+            .unwrap_or_else(|| config.boot.pick(draw(0)));
+        let accepts = !game.script.never_ready && game.rule != ReadyRule::Sdk;
+        let ends = game.script.ends.or_else(|| {
+            let life = config.life?.pick(draw(1));
+            let crashes = draw(2) % 1_000 < u64::from(config.crashes);
+            Some((life, if crashes { End::Code(1) } else { End::Code(0) }))
+        });
+        if !game.script.lines.is_empty() {
+            let text = game.script.lines.join("\n") + "\n";
+            game.log().write(text.as_bytes());
+        }
+        if let Some((after, End::NeverRan)) = ends
+            && after.is_zero()
+        {
+            self.exits(id, End::NeverRan);
+            return;
+        }
+        // Kept with the game, so that a restart of its owner changes nothing about how it will end.
+        game.script.ends = game.script.ends.or(ends);
+        self.tell(id);
+        if accepts {
+            self.plan(id, run, boot, What::Accepts);
+        }
+        if let Some((after, _)) = ends {
+            self.plan(id, run, after, What::Ends);
+        }
+    }
+
+    fn happen(&mut self, due: Due) {
+        let Some(game) = self.games.get_mut(&due.id) else {
+            return;
+        };
+        if game.run != due.run || game.is_over() {
+            return;
+        }
+        match due.what {
+            What::Accepts => {
+                if game.seen.state == State::Starting {
+                    self.accepts(due.id);
+                }
+            }
+            What::Ends => {
+                if let Some((_, end)) = game.script.ends {
+                    game.results = game.script.results.clone().map(Bytes::from);
+                    self.exits(due.id, end);
+                }
+            }
+            What::Killed => {
+                let by = if game.script.ignores_term {
+                    SIGKILL
+                } else {
+                    SIGTERM
+                };
+                self.exits(due.id, End::Signal(by));
+            }
+        }
+    }
+
+    pub(super) fn accepts(&mut self, id: InstanceId) {
+        let now = self.clock.now();
+        if let Some(game) = self.games.get_mut(&id) {
+            game.seen.state = State::Ready;
+            game.seen.timings.ready_at = Some(now);
+            self.tell(id);
+        }
+    }
+
+    pub(super) fn exits(&mut self, id: InstanceId, end: End) {
+        let exit = end.exit(self.clock.now());
+        self.exited(id, exit);
+    }
+
+    pub(super) fn exited(&mut self, id: InstanceId, exit: Exit) {
+        let blind = self.blind_since.is_some();
+        let Some(game) = self.games.get_mut(&id) else {
+            return;
+        };
+        if game.is_over() {
+            return;
+        }
+        game.seen.state = State::Exited(exit);
+        game.ended_unseen = blind || game.lost_since.is_some();
+        if let Some(log) = &game.log {
+            log.set_over(true);
+        }
+        self.tell(id);
+    }
+
+    pub(super) fn set_results(&mut self, id: InstanceId, results: Option<Bytes>) {
+        if let Some(game) = self.games.get_mut(&id) {
+            game.results = results;
+        }
+    }
+
+    pub(super) fn write_log(&mut self, id: InstanceId, bytes: &[u8]) {
+        if let Some(game) = self.games.get_mut(&id) {
+            game.log().write(bytes);
+        }
+    }
+
+    /// One instance cannot be seen any more, or again.
+    pub(super) fn lose(&mut self, id: InstanceId, since: Option<Moment>) {
+        let blind = self.blind_since;
+        if let Some(game) = self.games.get_mut(&id) {
+            game.lost_since = since;
+            game.ended_unseen &= since.is_some() || blind.is_some();
+            let view = game.view(blind);
+            self.send(Change::One(Box::new(view)));
+        }
+    }
+
+    /// Nothing can be seen any more, or everything again.
+    pub(super) fn lose_all(&mut self, since: Option<Moment>) {
+        self.blind_since = since;
+        if since.is_none() {
+            for game in self.games.values_mut() {
+                game.ended_unseen &= game.lost_since.is_some();
+            }
+        }
+        self.send(Change::All(self.list()));
+    }
+}
