@@ -31,7 +31,7 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 fn is_test(path: &str) -> bool {
     path.split('/')
-        .any(|part| part == "tests" || part == "benches")
+        .any(|part| ["tests", "benches", "testgame"].contains(&part))
         || path.ends_with("/tests.rs")
 }
 
