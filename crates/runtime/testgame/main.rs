@@ -209,6 +209,10 @@ fn http(gate: &str) {
         let mut stream = stream.unwrap();
         let mut head = [0; 1024];
         let n = stream.read(&mut head).unwrap();
+        if n == 0 {
+            // Somebody only looked.
+            continue;
+        }
         assert!(head[..n].starts_with(b"GET /health HTTP/1.1\r\n"));
         let status = if Path::new(gate).exists() {
             "204 No Content"
@@ -294,13 +298,13 @@ fn owner(state: &str, count: usize, crash: &str) {
                 println!("order {id}");
                 runtime.order(listen_order(id, &me)).await.unwrap();
             }
-            let mut ready = 0;
+            let mut ready = std::collections::HashSet::new();
             while let Some(change) = changes.next().await {
                 if let Change::One(instance) = change
                     && instance.state == State::Ready
                 {
-                    ready += 1;
-                    if ready == count {
+                    // An instance may be said more than once.
+                    if ready.insert(instance.id) && ready.len() == count {
                         println!("ready");
                     }
                 }

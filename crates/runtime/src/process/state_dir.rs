@@ -32,6 +32,12 @@ pub(super) const LOG_FILE: &str = "log";
 pub(super) const OLD_LOG_FILE: &str = "log.1";
 pub(super) const WORK_DIR: &str = "work";
 
+/// A lock is asked for this often before somebody is said to hold it: a child that a killed owner was just forking holds a copy
+/// until it has become another program.
+const LOCK_TRIES: u32 = 20;
+/// Pause between the tries.
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// An owned state directory. The lock is held until this is dropped (or the process dies, however it dies).
 #[derive(Debug)]
 pub(super) struct StateDir {
@@ -264,17 +270,24 @@ fn take_lock(state: &Path) -> Result<File, OpenError> {
         .mode(0o600)
         .open(&path)
         .map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            let _ = Read::by_ref(&mut file).take(32).read_to_string(&mut holder);
-            return Err(OpenError::Locked {
-                path: state.to_owned(),
-                pid: holder.trim().parse().ok(),
-            });
+    let mut tries = LOCK_TRIES;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) if tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let _ = Read::by_ref(&mut file).take(32).read_to_string(&mut holder);
+                return Err(OpenError::Locked {
+                    path: state.to_owned(),
+                    pid: holder.trim().parse().ok(),
+                });
+            }
+            Err(e) => return Err(failed(e.into())),
         }
-        Err(e) => return Err(failed(e.into())),
     }
     // Best effort: on a full disk the lock holds all the same, it only cannot say whose it is.
     let _ = file
