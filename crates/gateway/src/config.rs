@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// A request head larger than this is refused: a token is at most 4 KiB, browsers send a few KiB of cookies.
 pub const MAX_HEAD: usize = 32 * 1024;
-/// A client has this long to send a whole request head; also how long an unused connection is kept.
+/// Default of [`GatewayConfig::header_timeout`].
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes one direction of one tunnel may keep when the receiver does not take them; then its sender is not read any more.
 pub const RELAY_CHUNK: usize = 64 * 1024;
@@ -39,7 +39,7 @@ pub const WORD_WAIT: Duration = Duration::from_secs(2);
 pub const HALF_CLOSED: Duration = Duration::from_secs(30);
 /// How often a tunnel that is stuck or half closed is looked at; idle and flowing ones never are.
 pub const WATCH_PERIOD: Duration = Duration::from_secs(1);
-/// A progress frame goes out at least this often, so that nothing on the way thinks the connection dead.
+/// Default of [`GatewayConfig::progress_period`].
 pub const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
 /// A progress connection lasts at most this long: queue deadline, boot limit and something over.
 pub const MAX_PROGRESS: Duration = Duration::from_secs(15 * 60);
@@ -95,6 +95,10 @@ pub struct GatewayConfig {
     pub park: Duration,
     /// A game that the table calls ready but that does not accept is dialled again for this long.
     pub dial_limit: Duration,
+    /// A client has this long to send a whole request head; also how long an unused connection is kept.
+    pub header_timeout: Duration,
+    /// A progress frame goes out at least this often, so that nothing on the way thinks the connection dead.
+    pub progress_period: Duration,
     /// Connections of all kinds.
     pub max_connections: u32,
     /// Game connections from one address; of all kinds twice as many.
@@ -115,6 +119,8 @@ impl Default for GatewayConfig {
             targets: Network::loopback(),
             park: spawnpoint_core::limits::MAX_PARK,
             dial_limit: Duration::from_secs(5),
+            header_timeout: HEADER_TIMEOUT,
+            progress_period: PROGRESS_PERIOD,
             max_connections: 100_000,
             max_per_address: 512,
             limit_loopback: false,

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use crate::Inner;
-use crate::config::{CLIENT_WRITE, LINGER, MAX_PROGRESS, PROGRESS_PERIOD, WATCH_PERIOD};
+use crate::config::{CLIENT_WRITE, LINGER, MAX_PROGRESS, WATCH_PERIOD};
 use crate::connect::connect;
 use crate::decide::{self, Refusal};
 use crate::frames::{
@@ -94,7 +94,8 @@ async fn tell(
     let mut watch = admission.watch()?;
     let tunnel = admission.shared_tunnel();
     let mut game = Box::pin(connect(admission, &request, &inner.config));
-    let mut again = interval_at(Instant::now() + PROGRESS_PERIOD, PROGRESS_PERIOD);
+    let period = inner.config.progress_period;
+    let mut again = interval_at(Instant::now() + period, period);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut too_long = pin!(sleep(MAX_PROGRESS));
     let (mut changed, mut gone) = (true, false);

@@ -536,6 +536,16 @@ impl Relay {
             Poll::Pending if !self.down.pending.is_empty() || !self.down.at_boundary() => {
                 return Poll::Pending;
             }
+            Poll::Pending if !urgent && !self.down.follower.closed() => {
+                if ends_by_game(close) {
+                    return Poll::Pending;
+                }
+                if has_more(game) {
+                    // The kernel has bytes that the runtime has not heard of yet.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
             Poll::Pending => {}
         }
         if self.down.follower.closed() {
@@ -616,6 +626,20 @@ impl Relay {
             self.alarm = None;
             self.client_ended = read_ended(&self.client, cx);
         }
+    }
+}
+
+/// Whether this close is told because the game went away: then its last words and its end are on the way.
+const fn ends_by_game(close: Close) -> bool {
+    matches!(close.code, 1000 | 1012 | 4500)
+}
+
+/// Whether there is something to read (also an end or an error), asked of the kernel itself.
+fn has_more(stream: &TcpStream) -> bool {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    match socket2::SockRef::from(stream).peek(&mut byte) {
+        Ok(_) => true,
+        Err(e) => e.kind() != std::io::ErrorKind::WouldBlock,
     }
 }
 

@@ -20,9 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
-use crate::config::{
-    ACCEPT_PAUSE, CLIENT_UNACKNOWLEDGED, HEADER_TIMEOUT, KEEPALIVE, KEEPALIVE_INTERVAL, MAX_HEAD,
-};
+use crate::config::{ACCEPT_PAUSE, CLIENT_UNACKNOWLEDGED, KEEPALIVE, KEEPALIVE_INTERVAL, MAX_HEAD};
 use crate::metrics::lock;
 use crate::{Inner, PeerAddr, access, handshake};
 
@@ -178,6 +176,7 @@ async fn connection<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let kill = inner.kill.clone();
+    let header_timeout = inner.config.header_timeout;
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddr(peer));
         if access::is_ours(request.uri().path()) {
@@ -193,7 +192,7 @@ async fn connection<S, B>(
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout)
         .max_buf_size(MAX_HEAD)
         .preserve_header_case(true)
         .serve_connection(TokioIo::new(stream), service)

@@ -1,0 +1,239 @@
+//! What a tunnel costs, measured in a process that runs nothing but the gateway.
+
+use std::io::{BufReader, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+
+use spawnpoint_core::SessionId;
+use spawnpoint_wire::token::SigningKey;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::games::{EchoGame, RawGame};
+use crate::harness::*;
+
+const GAME: &str = "SPAWNPOINT_TEST_GAME";
+const SESSIONS: u64 = 64;
+
+/// Not a test of its own: the child process of those below runs it, told so by its environment.
+#[test]
+fn only_a_gateway() {
+    let Ok(game) = std::env::var(GAME) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = World::start().await;
+        for n in 0..SESSIONS {
+            let names: Vec<String> = (0..100).map(|p| format!("p{p}")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let route = spawnpoint_wire::link::Route {
+                players: players(&names),
+                ..ready(session(n), game.parse().unwrap())
+            };
+            world.route(route).await;
+        }
+        println!("\ngateway {} {}", world.at, world.key.to_paserk().unwrap());
+        let mut lines = std::io::stdin().lines();
+        while let Some(Ok(_)) = lines.next() {
+            let m = world.gateway.metrics();
+            println!(
+                "\nmetrics {} {} {}",
+                m.tunnels, m.buffered_bytes, m.buffered_bytes_peak
+            );
+        }
+        std::mem::forget(world);
+    });
+}
+
+struct Apart {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<std::process::ChildStdout>,
+    at: SocketAddr,
+    key: SigningKey,
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Apart {
+    fn start(game: SocketAddr) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "backpressure::only_a_gateway",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(GAME, game.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let line = line(&mut output, "gateway ");
+        let (at, key) = line.split_once(' ').unwrap();
+        Self {
+            at: at.parse().unwrap(),
+            key: SigningKey::from_paserk(key).unwrap(),
+            child,
+            input,
+            output,
+        }
+    }
+
+    fn url(&self, id: SessionId, player: &str) -> String {
+        format!(
+            "ws://{}/session/{id}?token={}",
+            self.at,
+            token(&self.key, player, id, NOW + 3600)
+        )
+    }
+
+    /// Tunnels, bytes kept now, and at most.
+    fn metrics(&mut self) -> (u64, u64, u64) {
+        self.input.write_all(b"\n").unwrap();
+        let line = line(&mut self.output, "metrics ");
+        let mut numbers = line.split(' ').map(|n| n.parse().unwrap());
+        (
+            numbers.next().unwrap(),
+            numbers.next().unwrap(),
+            numbers.next().unwrap(),
+        )
+    }
+
+    /// Resident anonymous memory, bytes: what the process itself holds, without its code.
+    #[cfg(target_os = "linux")]
+    fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
+    }
+}
+
+fn line(output: &mut impl std::io::BufRead, prefix: &str) -> String {
+    loop {
+        let mut line = String::new();
+        assert_ne!(
+            output.read_line(&mut line).unwrap(),
+            0,
+            "the gateway process has ended"
+        );
+        if let Some(rest) = line.strip_prefix(prefix) {
+            return rest.trim().to_owned();
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_game_that_floods_a_client_that_does_not_read_costs_next_to_nothing() {
+    const TOTAL: usize = 200 << 20;
+    const FRAME: usize = 64 << 10;
+    let game = RawGame::start().await;
+    let mut gateway = Apart::start(game.at);
+    let id = session(1);
+    let url = gateway.url(id, "p1");
+    let (mut client, mut leg) = tokio::join!(
+        async { connect(gateway.at, &url, &[], &[]).await.unwrap() },
+        game.welcome()
+    );
+    let before = gateway.memory();
+    let written = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = written.clone();
+    let flood = async move {
+        let frame = [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &[7; FRAME]].concat();
+        for _ in 0..TOTAL / FRAME {
+            leg.stream.write_all(&frame).await.unwrap();
+            counter.fetch_add(frame.len(), std::sync::atomic::Ordering::Relaxed);
+        }
+        leg.stream.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+        leg
+    };
+    let watch = async {
+        // The flood comes to a halt once every buffer is full ...
+        let mut last = usize::MAX;
+        soon("the flood halts", async {
+            loop {
+                let now = written.load(std::sync::atomic::Ordering::Relaxed);
+                if now > 0 && now == last {
+                    break;
+                }
+                last = now;
+                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            }
+        })
+        .await;
+        assert!(
+            written.load(std::sync::atomic::Ordering::Relaxed) < TOTAL,
+            "it never felt that nobody reads"
+        );
+        let (_, kept, _) = gateway.metrics();
+        assert!(kept > 0 && kept <= 2 << 20, "{kept} bytes kept");
+        let grown = gateway.memory().saturating_sub(before);
+        assert!(grown <= 2 << 20, "{grown} bytes more");
+        // ... and nothing was lost when the client begins to read.
+        let mut total = 0usize;
+        let mut chunk = vec![0; 1 << 20];
+        let socket = client.ws.get_mut();
+        while total < TOTAL / FRAME * (FRAME + 10) + 4 {
+            let n = soon("more", socket.read(&mut chunk)).await.unwrap();
+            assert_ne!(n, 0, "ended after {total}");
+            total += n;
+        }
+        let (_, _, peak) = gateway.metrics();
+        let grown = gateway.memory().saturating_sub(before);
+        assert!(
+            peak <= 2 << 20 && grown <= 2 << 20,
+            "{peak} bytes kept, {grown} bytes more"
+        );
+    };
+    let (_leg, ()) = tokio::join!(flood, watch);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_quiet_players_are_cheap() {
+    const PLAYERS: u64 = 2_000;
+    let game = EchoGame::start().await;
+    let mut gateway = Apart::start(game.at);
+    let mut clients = Vec::new();
+    let mut before = 0;
+    // The first hundred pay for what is paid once.
+    for n in 0..PLAYERS + 100 {
+        let (id, player) = (session(n % SESSIONS), format!("p{}", n / SESSIONS));
+        let url = gateway.url(id, &player);
+        let mut client = connect(gateway.at, &url, &[], &[]).await.unwrap();
+        client.echo("hello").await;
+        clients.push(client);
+        if n == 99 {
+            before = gateway.memory();
+        }
+    }
+    eventually("all are in", || gateway.metrics().0 == PLAYERS + 100).await;
+    let each = gateway.memory().saturating_sub(before) / PLAYERS;
+    println!("{each} bytes of memory per idle tunnel");
+    assert!(
+        each <= 6 << 10,
+        "{each} bytes each, with the allocator's slack"
+    );
+    assert_eq!(gateway.metrics().1, 0, "nothing is kept for the quiet");
+    for client in &mut clients {
+        client.echo("still there").await;
+    }
+}
