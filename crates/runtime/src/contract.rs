@@ -308,7 +308,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn mark_ready(&self, id: InstanceId) -> Result<(), RuntimeError>;
 
     /// Begins to stop it: SIGTERM, then after `grace` SIGKILL of everything it forked. Returns once that is certain to happen.
-    /// Stopping what is stopping or over is harmless: it changes nothing and returns the version, whatever the one given.
+    /// Stopping what is stopping or over is harmless: it returns the version, whatever the one given, and changes nothing, except
+    /// that a shorter grace brings the end of what is stopping forward.
     async fn stop(
         &self,
         id: InstanceId,

@@ -2,6 +2,8 @@
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::zombie_processes,
     clippy::disallowed_methods,
     reason = "a test program: its output is the test's data and a panic is a failed test"
 )]

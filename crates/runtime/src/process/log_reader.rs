@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::stream;
 use spawnpoint_core::InstanceId;
 
-use super::operations::Shared;
+use super::shared::Shared;
 use super::state_dir::{LOG_FILE, OLD_LOG_FILE};
 use crate::contract::{LogRange, LogStream, RuntimeError, State};
 

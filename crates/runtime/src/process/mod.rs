@@ -6,11 +6,12 @@
 //! process that leaves the game's group is not found again. This is no security boundary: games run as the caller's user.
 //!
 //! Files: `shim` and `output` are the shim's side; `pages`, `record` and `state_dir` what both sides read; `entry` the view of
-//! one instance and its decisions; `operations` and `supervise` our side; `ports`, `listeners`, `tree`, `cgroup` and `sys` the
+//! one instance and its decisions; `shared`, `operations`, `supervise`, `start` and `gone` our side; `ports`, `listeners`, `tree`, `cgroup` and `sys` the
 //! machine.
 
 mod cgroup;
 mod entry;
+mod gone;
 mod launch;
 mod listeners;
 mod log_reader;
@@ -19,7 +20,9 @@ mod output;
 mod pages;
 mod ports;
 mod record;
+mod shared;
 pub mod shim;
+mod start;
 mod state_dir;
 mod supervise;
 mod sys;
@@ -48,7 +51,7 @@ use crate::clock::SystemClock;
 use crate::contract::{
     Change, Facts, Instance, LogRange, LogStream, Order, Runtime, RuntimeError, Version,
 };
-use operations::Shared;
+use shared::Shared;
 
 /// Ports given to instances: outside the ephemeral range of Linux (32768-60999) and of Kubernetes' NodePorts.
 pub const DEFAULT_PORTS: RangeInclusive<u16> = 20_000..=24_999;

@@ -10,19 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use spawnpoint_core::{InstanceId, Moment};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use spawnpoint_core::InstanceId;
 
 use super::cgroup::Groups;
 use super::entry::{Entry, Found, find};
+use super::gone::ShimGone;
 use super::launch::base_env;
-use super::listeners::{Prober, Seen, Transport};
-use super::operations::{Shared, Slot, transport};
 use super::output::Output;
 use super::pages::{ProcessId, RunFile, Stamp, Status};
 use super::ports::free_to_bind;
-use super::record::ReadyRecord;
+use super::shared::{Shared, Slot};
+use super::start::{Start, Started};
 use super::{OwnerStep, tree};
 
 /// Shims that end without taking their attempt before it counts as never run. More than one: a process table that is full for a
@@ -32,18 +30,6 @@ const LAUNCH_TRIES: u32 = 5;
 const LAUNCH_PAUSE: Duration = Duration::from_millis(20);
 /// Other ports tried after somebody else's listener was found on the chosen one.
 const PORT_MOVES: u32 = 5;
-/// A start is looked at this often at first ...
-const EAGER_POLL: Duration = Duration::from_millis(1);
-/// ... for this long ...
-const EAGER_FOR: Duration = Duration::from_millis(200);
-/// ... and then this often: a game that takes longer does not notice.
-const PATIENT_POLL: Duration = Duration::from_millis(25);
-/// Every so many patient polls whole socket tables are read, for games that listen on one address of the machine only.
-const THOROUGH_EVERY: u32 = 10;
-/// Looks in a row that must find a stranger: between accept and fork a listener may be in nobody's table for an instant.
-const FOREIGN_LOOKS: u32 = 3;
-/// One ready request over HTTP.
-const HTTP_TIMEOUT: Duration = Duration::from_secs(1);
 /// A shim that is still there this long after its game had to be killed is stuck (stopped, traced) and is killed itself.
 const SHIM_OVERDUE: Duration = Duration::from_secs(8);
 
@@ -55,13 +41,6 @@ pub(super) enum Next {
     Again,
     /// Nothing, it is over (or was forgotten).
     Done,
-}
-
-/// Why a start is no longer polled.
-enum Started {
-    Ready,
-    ShimGone,
-    Gone,
 }
 
 impl Shared {
@@ -239,7 +218,7 @@ impl Shared {
     }
 
     /// Takes what a poll read into the instance's view.
-    fn note_status(&self, id: InstanceId, status: Status) {
+    pub(super) fn note_status(&self, id: InstanceId, status: Status) {
         let _ = self.with_entry(id, |_, entry| {
             if entry.record.attempt == status.attempt {
                 entry.status = Some(status);
@@ -249,7 +228,13 @@ impl Shared {
     }
 
     /// The attempt accepts, unless something else became of it meanwhile.
-    fn accept(&self, id: InstanceId, attempt: u32, at: Stamp, address: Option<SocketAddr>) {
+    pub(super) fn accept(
+        &self,
+        id: InstanceId,
+        attempt: u32,
+        at: Stamp,
+        address: Option<SocketAddr>,
+    ) {
         let noted = self.with_entry(id, |_, entry| {
             if entry.record.attempt != attempt || entry.exit.is_some() || entry.ready.is_some() {
                 return Ok(());
@@ -293,7 +278,7 @@ async fn keep(shared: &Arc<Shared>, id: InstanceId, first: Option<Next>) {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     shared: &Arc<Shared>,
     work: impl FnOnce(&Shared) -> T + Send + 'static,
 ) -> Option<T> {
@@ -351,273 +336,6 @@ async fn follow(shared: &Arc<Shared>, slot: &Slot, shim: ProcessId, gone: &ShimG
                 gone.wait().await;
                 return;
             }
-        }
-    }
-}
-
-/// The polling of one start.
-struct Start {
-    id: InstanceId,
-    attempt: u32,
-    rule: ReadyRecord,
-    transport: Transport,
-    port: u16,
-    shim: ProcessId,
-    run: RunFile,
-    prober: Prober,
-    status: Option<Status>,
-    since: Moment,
-    polls: u32,
-    foreign: u32,
-}
-
-impl Start {
-    /// `None` if the instance's files are gone.
-    fn new(shared: &Shared, id: InstanceId, shim: ProcessId) -> Option<Self> {
-        let run = RunFile::open(&shared.dir(id)).ok()?;
-        let (attempt, rule, transport, port) = shared
-            .with_entry(id, |_, entry| {
-                let record = &entry.record;
-                Ok((
-                    record.attempt,
-                    record.template.ready.clone(),
-                    transport(record),
-                    record.port.unwrap_or(0),
-                ))
-            })
-            .ok()?;
-        Some(Self {
-            id,
-            attempt,
-            rule,
-            transport,
-            port,
-            shim,
-            run,
-            prober: Prober::new(),
-            status: None,
-            since: shared.now(),
-            polls: 0,
-            foreign: 0,
-        })
-    }
-
-    /// Whether some shim took the attempt.
-    fn claimed(&self) -> bool {
-        self.run
-            .read::<Status>()
-            .ok()
-            .flatten()
-            .is_some_and(|s| s.attempt >= self.attempt)
-    }
-
-    async fn poll_until_ready(
-        &mut self,
-        shared: &Arc<Shared>,
-        slot: &Slot,
-        gone: &ShimGone,
-    ) -> Started {
-        loop {
-            if !self.still_starting(shared, slot) {
-                return Started::Ready;
-            }
-            let eager = shared.now().since(self.since) < EAGER_FOR;
-            let accepts = tokio::select! {
-                biased;
-                () = gone.wait() => return Started::ShimGone,
-                accepts = self.poll(shared, eager) => accepts,
-            };
-            if let Some((at, address)) = accepts {
-                let (id, attempt) = (self.id, self.attempt);
-                blocking(shared, move |s| s.accept(id, attempt, at, address)).await;
-                return Started::Ready;
-            }
-            let pause = if eager { EAGER_POLL } else { PATIENT_POLL };
-            tokio::select! {
-                () = gone.wait() => return Started::ShimGone,
-                () = slot.wake.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
-
-    fn still_starting(&self, shared: &Shared, slot: &Slot) -> bool {
-        let _ = shared;
-        slot.view()
-            .is_some_and(|i| i.state == crate::State::Starting)
-    }
-
-    /// One look. `Some` when the instance accepts, since when and where.
-    async fn poll(
-        &mut self,
-        shared: &Arc<Shared>,
-        eager: bool,
-    ) -> Option<(Stamp, Option<SocketAddr>)> {
-        self.polls = self.polls.wrapping_add(1);
-        if let Ok(Some(status)) = self.run.read::<Status>()
-            && status.attempt == self.attempt
-            && self.status.as_ref() != Some(&status)
-        {
-            self.status = Some(status.clone());
-            let id = self.id;
-            blocking(shared, move |s| s.note_status(id, status)).await;
-        }
-        let status = self.status.as_ref()?;
-        let game = status.game?;
-        match &self.rule {
-            ReadyRecord::None => Some((status.spawned_at.clone()?, None)),
-            ReadyRecord::Log(_) => Some((status.line_seen_at.clone()?, None)),
-            ReadyRecord::Sdk => None,
-            ReadyRecord::Dial => {
-                let address = self.look(eager, game)?;
-                Some((shared.stamp(), Some(address)))
-            }
-            ReadyRecord::Http(path) => {
-                let path = path.clone();
-                let address = self.look(eager, game)?;
-                let answer = tokio::time::timeout(HTTP_TIMEOUT, get(address, &path)).await;
-                matches!(answer, Ok(Ok(200..=399))).then(|| (shared.stamp(), Some(address)))
-            }
-        }
-    }
-
-    /// Where the instance listens, if it does. A stranger on the port costs the game its start: it ends, and is moved.
-    fn look(&mut self, eager: bool, game: ProcessId) -> Option<SocketAddr> {
-        let thorough = !eager && self.polls.is_multiple_of(THOROUGH_EVERY);
-        match self
-            .prober
-            .look(self.transport, self.port, self.shim.pid, thorough)
-        {
-            Seen::Ours(address) => return Some(address),
-            Seen::Nobody => self.foreign = 0,
-            Seen::Foreign => {
-                self.foreign += 1;
-                if self.foreign == FOREIGN_LOOKS {
-                    // Found again as "port taken" when its shim has said how it ended.
-                    let _ = tree::signal(game, Signal::KILL);
-                }
-            }
-        }
-        None
-    }
-}
-
-/// `GET path`; the status.
-async fn get(address: SocketAddr, path: &str) -> io::Result<u16> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: spawnpoint-ready\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    // "HTTP/1.1 200": no more of the answer is of interest.
-    let mut head = [0u8; 12];
-    stream.read_exact(&mut head).await?;
-    let text = std::str::from_utf8(&head).map_err(io::Error::other)?;
-    text.strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.get(2..))
-        .and_then(|code| code.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer"))
-}
-
-#[cfg(target_os = "linux")]
-use pidfd::ShimGone;
-#[cfg(not(target_os = "linux"))]
-use polled::ShimGone;
-
-#[cfg(target_os = "linux")]
-mod pidfd {
-    use std::os::fd::{AsFd, OwnedFd};
-    use std::time::Duration;
-
-    use rustix::process::{
-        Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, pidfd_open, waitid, waitpid,
-    };
-    use tokio::io::unix::AsyncFd;
-
-    use super::super::pages::ProcessId;
-    use super::super::{sys, tree};
-
-    /// Where the kernel gives no descriptor (none left, an old kernel), the process is looked at this often.
-    const POLL: Duration = Duration::from_millis(20);
-
-    /// Tells when a shim is gone. Exact: a descriptor of the process itself.
-    pub(super) struct ShimGone {
-        shim: ProcessId,
-        fd: Option<AsyncFd<OwnedFd>>,
-    }
-
-    impl ShimGone {
-        pub(super) fn of(shim: ProcessId) -> Self {
-            let fd = Pid::from_raw(shim.pid)
-                .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-                .filter(|_| tree::stat(shim.pid).is_some_and(|s| s.started == shim.started))
-                .and_then(|fd| sys::await_readable(fd).ok());
-            Self { shim, fd }
-        }
-
-        pub(super) async fn wait(&self) {
-            if let Some(fd) = &self.fd
-                && fd.readable().await.is_ok()
-            {
-                // Readiness is not cleared: it stays gone.
-                return;
-            }
-            while tree::alive(self.shim) {
-                tokio::time::sleep(POLL).await;
-            }
-        }
-
-        /// Removes the zombie if it is ours (an adopted shim is init's).
-        pub(super) fn reap(&self) {
-            if let Some(fd) = &self.fd {
-                let _ = waitid(
-                    WaitId::PidFd(fd.get_ref().as_fd()),
-                    WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-                );
-            } else if tree::stat(self.shim.pid)
-                .is_some_and(|s| s.zombie && s.started == self.shim.started)
-            {
-                let _ = waitpid(Pid::from_raw(self.shim.pid), WaitOptions::NOHANG);
-            }
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod polled {
-    use std::time::Duration;
-
-    use rustix::process::{Pid, WaitOptions, waitpid};
-
-    use super::super::pages::ProcessId;
-    use super::super::tree;
-
-    const POLL: Duration = Duration::from_millis(20);
-
-    /// Tells when a shim is gone, by looking.
-    pub(super) struct ShimGone {
-        shim: ProcessId,
-    }
-
-    impl ShimGone {
-        pub(super) fn of(shim: ProcessId) -> Self {
-            Self { shim }
-        }
-
-        pub(super) async fn wait(&self) {
-            loop {
-                // A zombie of ours still has its number.
-                self.reap();
-                if !tree::alive(self.shim) {
-                    return;
-                }
-                tokio::time::sleep(POLL).await;
-            }
-        }
-
-        pub(super) fn reap(&self) {
-            let _ = waitpid(Pid::from_raw(self.shim.pid), WaitOptions::NOHANG);
         }
     }
 }

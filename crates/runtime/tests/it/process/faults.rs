@@ -91,11 +91,12 @@ async fn a_second_stop_can_be_shorter() {
         .await
         .unwrap();
     assert_eq!(longer, v, "stopping what is stopping is harmless");
-    world
+    let sooner = world
         .runtime
-        .stop(deaf.id, v, Duration::ZERO)
+        .stop(deaf.id, deaf.version, Duration::ZERO)
         .await
         .unwrap();
+    assert_eq!(sooner, v, "and needs no version");
     assert_eq!(world.until_exit(deaf.id).await.signal, Some(9));
     world.end().await;
 }

@@ -1,6 +1,7 @@
 //! The process runtime with real processes: a state directory of its own per test, and nothing left of it afterwards.
 
 mod adoption;
+mod conformance;
 mod faults;
 mod limits;
 mod ordinary;

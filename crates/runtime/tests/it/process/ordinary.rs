@@ -182,7 +182,7 @@ async fn every_write_needs_the_version_it_saw() {
         .unwrap();
     assert!(ready.version < bound && bound < stopping);
     is_over(world.runtime.bind(id, stopping, facts("c"), None).await);
-    is_over(world.runtime.restart(id, stopping, None).await);
+    is_conflict(world.runtime.restart(id, stopping, None).await);
     world.until_exit(id).await;
     assert_eq!(
         world
@@ -235,6 +235,7 @@ async fn a_gated_instance_that_is_stopped_never_ran() {
     assert!(exit.never_ran && exit.code.is_none() && !exit.lost);
     let version = world.runtime.get(held.id).await.unwrap().version;
     is_over(world.runtime.release(held.id, version).await);
+    is_over(world.runtime.restart(held.id, version, None).await);
     world.end().await;
 }
 
@@ -311,7 +312,8 @@ async fn a_followed_log_ends_with_the_instance_and_is_kept_until_forgotten() {
         follow: true,
     };
     let log = world.runtime.logs(ready.id, follow).await.unwrap();
-    let reader = tokio::spawn(async move {
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
         let chunks: Vec<_> = log.map(Result::unwrap).collect().await;
         String::from_utf8(chunks.concat()).unwrap()
     });
@@ -319,8 +321,9 @@ async fn a_followed_log_ends_with_the_instance_and_is_kept_until_forgotten() {
         ask(address(&ready), &format!("say line {n}"));
     }
     ask(address(&ready), "exit 0");
-    let text = tokio::time::timeout(PATIENCE, reader)
+    let text = tokio::time::timeout(PATIENCE, tasks.join_next())
         .await
+        .unwrap()
         .unwrap()
         .unwrap();
     let want: String = std::iter::once("listening\n".to_owned())
