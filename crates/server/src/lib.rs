@@ -60,19 +60,16 @@ impl Server {
     }
 
     /// The player API and `/play`.
-    #[must_use]
     pub fn public_router(&self) -> axum::Router {
         http::public(&self.app)
     }
 
     /// Everything, for operators.
-    #[must_use]
     pub fn admin_router(&self) -> axum::Router {
         http::admin(&self.app)
     }
 
     /// For instances.
-    #[must_use]
     pub fn sdk_router(&self) -> axum::Router {
         http::sdk(&self.app)
     }
@@ -97,7 +94,13 @@ impl Server {
             app.stop_warm();
             let ids = app.with_world(|w| w.sessions.keys().copied().collect::<Vec<_>>());
             for id in ids {
-                let _ = app.apply(id, &Event::End { reason: Reason::Shutdown, by: EndedBy::System });
+                let _ = app.apply(
+                    id,
+                    &Event::End {
+                        reason: Reason::Shutdown,
+                        by: EndedBy::System,
+                    },
+                );
             }
             let deadline = tokio::time::Instant::now() + limit;
             loop {
@@ -113,12 +116,22 @@ impl Server {
                 }
             }
         }
-        let left = if mode == DrainMode::EndGames { self.live() } else { 0 };
+        let left = if mode == DrainMode::EndGames {
+            self.live()
+        } else {
+            0
+        };
         app.stop.cancel();
         app.tasks.close();
         // Drivers give up at their next pause; a blocked one must not keep the process from leaving.
         let _ = tokio::time::timeout(Duration::from_secs(5), app.tasks.wait()).await;
         left
+    }
+
+    /// Stops at once, as a `kill -9` would: nothing is ended, recorded or waited for. For tests of what a restart finds.
+    pub fn abandon(&self) {
+        self.app.stop.cancel();
+        self.app.tasks.close();
     }
 
     /// Whether an earlier run's sessions have been taken over.

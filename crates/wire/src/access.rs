@@ -32,7 +32,9 @@ fn name(authority: &str) -> String {
 }
 
 fn is_loopback(name: &str) -> bool {
-    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 impl Access {
@@ -40,18 +42,23 @@ impl Access {
     #[must_use]
     pub fn host_allowed(&self, host: &str) -> bool {
         let name = name(host);
-        is_loopback(&name) || self.hosts.contains(&name) || (self.ip_hosts && name.parse::<IpAddr>().is_ok())
+        is_loopback(&name)
+            || self.hosts.contains(&name)
+            || (self.ip_hosts && name.parse::<IpAddr>().is_ok())
     }
 
     /// Whether a page of this origin may call, given the request's own `Host`. Never `null`.
     #[must_use]
     pub fn origin_allowed(&self, origin: &str, host: Option<&str>) -> bool {
         let origin = origin.to_ascii_lowercase();
-        let Some((scheme, authority)) = origin.split_once("://") else { return false };
+        let Some((scheme, authority)) = origin.split_once("://") else {
+            return false;
+        };
         if !matches!(scheme, "http" | "https") {
             return false;
         }
-        if host.is_some_and(|h| h.eq_ignore_ascii_case(authority)) || self.origins.contains(&origin) {
+        if host.is_some_and(|h| h.eq_ignore_ascii_case(authority)) || self.origins.contains(&origin)
+        {
             return true;
         }
         self.loopback_origins && is_loopback(&name(authority))
@@ -64,26 +71,75 @@ mod tests {
 
     #[test]
     fn names_that_could_be_rebound_are_refused() {
-        let a = Access { hosts: vec!["games.example.com".into()], ..Access::default() };
-        for ok in ["localhost", "localhost:8080", "LOCALHOST:1", "127.0.0.1:8080", "[::1]:8080", "games.example.com", "Games.Example.com:443", "a.localhost:8080", "localhost."] {
+        let a = Access {
+            hosts: vec!["games.example.com".into()],
+            ..Access::default()
+        };
+        for ok in [
+            "localhost",
+            "localhost:8080",
+            "LOCALHOST:1",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "games.example.com",
+            "Games.Example.com:443",
+            "a.localhost:8080",
+            "localhost.",
+        ] {
             assert!(a.host_allowed(ok), "{ok}");
         }
-        for bad in ["", "evil.com", "localhost.evil.com", "127.0.0.1.evil.com:8080", "10.0.0.1", "[::2]:80", "xgames.example.com"] {
+        for bad in [
+            "",
+            "evil.com",
+            "localhost.evil.com",
+            "127.0.0.1.evil.com:8080",
+            "10.0.0.1",
+            "[::2]:80",
+            "xgames.example.com",
+        ] {
             assert!(!a.host_allowed(bad), "{bad}");
         }
-        assert!(Access { ip_hosts: true, ..Access::default() }.host_allowed("192.168.1.5:8080"));
-        assert!(!Access { ip_hosts: true, ..Access::default() }.host_allowed("evil.com"));
+        assert!(
+            Access {
+                ip_hosts: true,
+                ..Access::default()
+            }
+            .host_allowed("192.168.1.5:8080")
+        );
+        assert!(
+            !Access {
+                ip_hosts: true,
+                ..Access::default()
+            }
+            .host_allowed("evil.com")
+        );
     }
 
     #[test]
     fn origins_are_own_listed_or_loopback_in_development() {
-        let a = Access { origins: vec!["https://games.example.com".into()], ..Access::default() };
-        assert!(a.origin_allowed("http://localhost:8080", Some("localhost:8080")), "same origin");
+        let a = Access {
+            origins: vec!["https://games.example.com".into()],
+            ..Access::default()
+        };
+        assert!(
+            a.origin_allowed("http://localhost:8080", Some("localhost:8080")),
+            "same origin"
+        );
         assert!(a.origin_allowed("https://games.example.com", Some("api.example.com")));
-        for bad in ["null", "", "http://localhost:5173", "https://evil.com", "file://", "http://games.example.com"] {
+        for bad in [
+            "null",
+            "",
+            "http://localhost:5173",
+            "https://evil.com",
+            "file://",
+            "http://games.example.com",
+        ] {
             assert!(!a.origin_allowed(bad, Some("localhost:8080")), "{bad}");
         }
-        let dev = Access { loopback_origins: true, ..Access::default() };
+        let dev = Access {
+            loopback_origins: true,
+            ..Access::default()
+        };
         assert!(dev.origin_allowed("http://localhost:5173", Some("localhost:8080")));
         assert!(dev.origin_allowed("http://[::1]:5173", Some("localhost:8080")));
         assert!(!dev.origin_allowed("null", Some("localhost:8080")));

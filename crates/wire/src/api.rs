@@ -28,8 +28,15 @@ pub struct NewGame {
 }
 
 impl Body for NewGame {
-    const FIELDS: &'static [&'static str] =
-        &["player_id", "fleet", "players", "payload", "max_duration", "fresh", "joinable"];
+    const FIELDS: &'static [&'static str] = &[
+        "player_id",
+        "fleet",
+        "players",
+        "payload",
+        "max_duration",
+        "fresh",
+        "joinable",
+    ];
 }
 
 /// Place in a fleet's queue.
@@ -368,7 +375,7 @@ pub struct WarningView {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 pub struct ExtendBody {
-    /// Push the deadline by this: seconds or a text such as "10m".
+    /// Push the deadline by this: seconds or a text such as "10m"; the fleet's idle timeout by default.
     pub by: Option<Value>,
     /// A backend may lift the ceiling.
     pub raise_limit: bool,

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -113,7 +114,12 @@ pub enum RouteUpdate {
     },
 }
 
-/// What one gateway sees. Sent on every change of presence, and each second while data flows.
+/// A gateway reports at least this often, also when nothing has changed: an empty report says "still here, nothing new".
+pub const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// A gateway that has been silent for this long cannot be heard: what its players do is unknown, which is not the same as gone.
+pub const GATEWAY_SILENT: Duration = Duration::from_secs(15);
+
+/// What one gateway sees. Sent on every change of presence, each second while data flows, and every [`REPORT_EVERY`] in any case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// This run of this gateway. A new value means that every tunnel of the old one is gone.

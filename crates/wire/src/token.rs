@@ -290,11 +290,17 @@ mod tests {
     fn a_players_token_is_no_instances_token() {
         let key = SigningKey::generate().unwrap();
         let ring = Keyring::new(vec![key.public().clone()]);
-        let own = InstanceClaims { iid: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(), fleet: "spice".parse().unwrap() };
+        let own = InstanceClaims {
+            iid: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
+            fleet: "spice".parse().unwrap(),
+        };
         let token = key.sign_instance(&own).unwrap();
         assert_eq!(ring.verify_instance(&token), Ok(own));
         assert_eq!(ring.verify(&token, 0), Err(TokenError::Invalid));
-        assert_eq!(ring.verify_instance(&key.sign(&claims(9)).unwrap()), Err(TokenError::Invalid));
+        assert_eq!(
+            ring.verify_instance(&key.sign(&claims(9)).unwrap()),
+            Err(TokenError::Invalid)
+        );
     }
 
     #[test]

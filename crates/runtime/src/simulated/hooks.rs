@@ -49,6 +49,17 @@ impl SimulatedRuntime {
         self.world.session_file(id)
     }
 
+    /// The variables that only this instance was given.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`].
+    pub fn environment(
+        &self,
+        id: InstanceId,
+    ) -> Result<std::collections::BTreeMap<String, String>, RuntimeError> {
+        self.world.environment(id)
+    }
+
     /// Nobody can see any instance until [`Self::regain_watch`]: all that is not known to be over is unknown. Games go on.
     pub fn lose_watch(&self) {
         let mut w = self.world.inner();

@@ -70,6 +70,7 @@ pub(super) struct Game {
     /// Which start of it this is: what is on the agenda for an earlier one is void.
     run: u64,
     session_file: Option<Bytes>,
+    env: std::collections::BTreeMap<String, String>,
     log: Option<Log>,
     results: Option<Bytes>,
     /// Nobody can see it since.
@@ -245,6 +246,7 @@ impl World {
             port,
             run: 0,
             session_file: order.session_file,
+            env: order.env,
             log: None,
             results: None,
             lost_since: None,
@@ -400,6 +402,13 @@ impl World {
 
     pub(super) fn results(&self, id: InstanceId) -> Result<Option<Bytes>, RuntimeError> {
         Ok(self.inner().game(id)?.results.clone())
+    }
+
+    pub(super) fn environment(
+        &self,
+        id: InstanceId,
+    ) -> Result<std::collections::BTreeMap<String, String>, RuntimeError> {
+        Ok(self.inner().game(id)?.env.clone())
     }
 
     pub(super) fn session_file(&self, id: InstanceId) -> Result<Option<Bytes>, RuntimeError> {

@@ -19,6 +19,9 @@ const TOKEN_SLACK: Duration = Duration::from_secs(600);
 /// Life of a token of an unlimited session; renewable.
 const TOKEN_UNLIMITED: Duration = Duration::from_secs(24 * 3600);
 
+/// How far an extend goes when neither the call nor the fleet says.
+const EXTEND_DEFAULT: Duration = Duration::from_secs(300);
+
 /// A heartbeat, checked.
 pub(crate) struct Beat {
     pub(crate) player: Option<PlayerId>,
@@ -34,10 +37,14 @@ impl App {
         match caller {
             Caller::Operator | Caller::Backend { .. } => Ok(()),
             Caller::Player(claims) if claims.sid == id => Ok(()),
-            Caller::Player(_) => Err(Problem::new(Code::Forbidden, "this token is for another session")),
-            Caller::Guest => {
-                Err(Problem::new(Code::Unauthenticated, "send the session's token (Authorization: Bearer ...) or a backend key"))
-            }
+            Caller::Player(_) => Err(Problem::new(
+                Code::Forbidden,
+                "this token is for another session",
+            )),
+            Caller::Guest => Err(Problem::new(
+                Code::Unauthenticated,
+                "send the session's token (Authorization: Bearer ...) or a backend key",
+            )),
         }
     }
 
@@ -61,7 +68,9 @@ impl App {
                 return Some(None);
             }
             let meaning = entry.session.end_call(who);
-            if let (EndMeaning::End(_), Some(results), true) = (meaning, results, caller.is_trusted()) {
+            if let (EndMeaning::End(_), Some(results), true) =
+                (meaning, results, caller.is_trusted())
+            {
                 entry.results = Some(results);
             }
             Some(Some(meaning))
@@ -72,9 +81,18 @@ impl App {
             Some(Some(meaning)) => meaning,
         };
         match meaning {
-            EndMeaning::Stranger => Err(Problem::new(Code::Forbidden, "only those who are in the session may end it")),
+            EndMeaning::Stranger => Err(Problem::new(
+                Code::Forbidden,
+                "only those who are in the session may end it",
+            )),
             EndMeaning::End(by) => {
-                let result = self.apply(id, &Event::End { reason: Reason::EndedByClient, by });
+                let result = self.apply(
+                    id,
+                    &Event::End {
+                        reason: Reason::EndedByClient,
+                        by,
+                    },
+                );
                 if let Err(r) = result
                     && r.code != Some(Code::SessionEnded)
                     && r.code != Some(Code::SessionNotFound)
@@ -82,12 +100,17 @@ impl App {
                     return Err(rejected(r));
                 }
                 self.saved_ending(id).await;
+                if self.with_world(|w| !w.sessions.contains_key(&id)) {
+                    return self.ended_before(id).await;
+                }
                 Ok(self.end_reply(id, true))
             }
             EndMeaning::Leave => {
                 let player = match who {
                     EndCaller::Player(p) => p.clone(),
-                    EndCaller::Backend | EndCaller::Operator => return Ok(self.end_reply(id, false)),
+                    EndCaller::Backend | EndCaller::Operator => {
+                        return Ok(self.end_reply(id, false));
+                    }
                 };
                 self.leave(id, &player)?;
                 Ok(self.end_reply(id, false))
@@ -97,7 +120,9 @@ impl App {
 
     /// A reply that says "ended" is given once the reason is durable: the first reason wins even over a `kill -9` after it.
     async fn saved_ending(&self, id: SessionId) {
-        let saved = self.wait_for(id, Duration::from_secs(5), |e| e.session.phase == Phase::Ending && e.unsaved == 0);
+        let saved = self.wait_for(id, Duration::from_secs(5), |e| {
+            e.session.phase == Phase::Ending && e.unsaved == 0
+        });
         let _ = saved.await;
     }
 
@@ -107,8 +132,14 @@ impl App {
         EndReply {
             session_id: id.to_string(),
             ended,
-            reason: entry.and_then(|e| e.session.ending).map(|e| e.reason.as_str().to_owned()),
-            phase: entry.map_or(if ended { "ended" } else { "running" }, |e| e.session.phase.as_str()).to_owned(),
+            reason: entry
+                .and_then(|e| e.session.ending)
+                .map(|e| e.reason.as_str().to_owned()),
+            phase: entry
+                .map_or(if ended { "ended" } else { "running" }, |e| {
+                    e.session.phase.as_str()
+                })
+                .to_owned(),
         }
     }
 
@@ -137,12 +168,23 @@ impl App {
     }
 
     /// Puts a player on the roster of somebody's session.
-    pub(crate) fn join(self: &Arc<Self>, id: SessionId, player: &PlayerId, invite: Option<&str>, trusted: bool) -> Result<(), Problem> {
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        id: SessionId,
+        player: &PlayerId,
+        invite: Option<&str>,
+        trusted: bool,
+    ) -> Result<(), Problem> {
         let now = self.now();
         let mut world = self.world();
-        let Some(entry) = world.sessions.get(&id) else { return Err(unknown_session(id)) };
+        let Some(entry) = world.sessions.get(&id) else {
+            return Err(unknown_session(id));
+        };
         if !entry.session.phase.is_live() {
-            return Err(Problem::new(Code::SessionEnded, "the session has ended or is ending; start a new one"));
+            return Err(Problem::new(
+                Code::SessionEnded,
+                "the session has ended or is ending; start a new one",
+            ));
         }
         if entry.session.player(player).is_some() {
             return Ok(());
@@ -151,7 +193,10 @@ impl App {
             check_invite(entry.joinable, &entry.invite, invite)?;
         }
         let fleet = entry.session.fleet.clone();
-        if let Some(other) = world.by_player.get(&(fleet.clone(), player.clone())).copied()
+        if let Some(other) = world
+            .by_player
+            .get(&(fleet.clone(), player.clone()))
+            .copied()
             && other != id
         {
             return Err(Problem::new(
@@ -160,7 +205,8 @@ impl App {
             )
             .on("player_id"));
         }
-        self.apply_in(&mut world, id, &Event::Join(player.clone()), now).map_err(rejected)?;
+        self.apply_in(&mut world, id, &Event::Join(player.clone()), now)
+            .map_err(rejected)?;
         world.by_player.insert((fleet, player.clone()), id);
         drop(world);
         self.drive(id);
@@ -168,15 +214,27 @@ impl App {
     }
 
     /// Takes a heartbeat.
-    pub(crate) fn heartbeat(self: &Arc<Self>, id: SessionId, beat: &Beat) -> Result<HeartbeatReply, Problem> {
+    pub(crate) fn heartbeat(
+        self: &Arc<Self>,
+        id: SessionId,
+        beat: &Beat,
+    ) -> Result<HeartbeatReply, Problem> {
         Self::bump(&self.counters.heartbeats);
-        let idle = beat.idle_ms.map_or(Duration::ZERO, |ms| Duration::from_secs_f64((ms / 1000.0).clamp(0.0, 1e9)));
-        let event =
-            Event::Heartbeat(Heartbeat { player: beat.player.clone(), status: beat.status, idle, ttl: beat.ttl });
+        let idle = beat.idle_ms.map_or(Duration::ZERO, |ms| {
+            Duration::from_secs_f64((ms / 1000.0).clamp(0.0, 1e9))
+        });
+        let event = Event::Heartbeat(Heartbeat {
+            player: beat.player.clone(),
+            status: beat.status,
+            idle,
+            ttl: beat.ttl,
+        });
         let result = self.apply(id, &event);
         let now = self.now();
         let mut world = self.world();
-        let Some(entry) = world.sessions.get_mut(&id) else { return Err(unknown_session(id)) };
+        let Some(entry) = world.sessions.get_mut(&id) else {
+            return Err(unknown_session(id));
+        };
         if let Err(r) = result
             && r.code == Some(Code::PlayerNotInSession)
         {
@@ -188,7 +246,12 @@ impl App {
                 Status::Inactive => "inactive",
                 Status::Busy => "busy",
             };
-            let claimed = Claimed { status, idle_ms: beat.idle_ms, duration_ms: beat.duration_ms, at: now };
+            let claimed = Claimed {
+                status,
+                idle_ms: beat.idle_ms,
+                duration_ms: beat.duration_ms,
+                at: now,
+            };
             entry.claims.insert(p.clone(), claimed);
         }
         let s = &entry.session;
@@ -200,18 +263,33 @@ impl App {
             generation: s.generation.0,
             cull_at: cull.map(|c| self.text(c.at)),
             cull_reason: cull.map(|c| c.reason.as_str().to_owned()),
-            cull_in_ms: cull.map(|c| u64::try_from(c.at.since(now).as_millis()).unwrap_or(u64::MAX)),
-            warning: warned.map(|c| WarningView { reason: c.reason.as_str().to_owned(), cull_at: self.text(c.at) }),
+            cull_in_ms: cull
+                .map(|c| u64::try_from(c.at.since(now).as_millis()).unwrap_or(u64::MAX)),
+            warning: warned.map(|c| WarningView {
+                reason: c.reason.as_str().to_owned(),
+                cull_at: self.text(c.at),
+            }),
             next_heartbeat_s: s.policy.heartbeat.as_secs_f64(),
         })
     }
 
-    /// Pushes the absolute deadline by this much from where it is.
-    pub(crate) async fn extend(self: &Arc<Self>, id: SessionId, by: Duration, raise: bool) -> Result<ExtendReply, Problem> {
+    /// Pushes the absolute deadline by this much from where it is; by the idle timeout when nothing is said ("keep playing").
+    pub(crate) async fn extend(
+        self: &Arc<Self>,
+        id: SessionId,
+        by: Option<Duration>,
+        raise: bool,
+    ) -> Result<ExtendReply, Problem> {
         let to = {
             let world = self.world();
-            let Some(entry) = world.sessions.get(&id) else { return Err(unknown_session(id)) };
-            entry.session.max_at.map_or(Moment(i64::MAX), |m| m.after(by))
+            let Some(entry) = world.sessions.get(&id) else {
+                return Err(unknown_session(id));
+            };
+            let by = by.or(entry.session.policy.idle).unwrap_or(EXTEND_DEFAULT);
+            entry
+                .session
+                .max_at
+                .map_or(Moment(i64::MAX), |m| m.after(by))
         };
         let extended = match self.apply(id, &Event::Extend { to, raise }) {
             Ok(_) => true,
@@ -219,10 +297,14 @@ impl App {
             Err(_) => false,
         };
         if extended {
-            let _ = self.wait_for(id, Duration::from_secs(5), |e| e.unsaved == 0).await;
+            let _ = self
+                .wait_for(id, Duration::from_secs(5), |e| e.unsaved == 0)
+                .await;
         }
         let world = self.world();
-        let Some(entry) = world.sessions.get(&id) else { return Err(unknown_session(id)) };
+        let Some(entry) = world.sessions.get(&id) else {
+            return Err(unknown_session(id));
+        };
         let s = &entry.session;
         let cull = spawnpoint_core::lifecycle::cull(s);
         Ok(ExtendReply {
@@ -240,18 +322,38 @@ impl App {
         let now = self.now();
         let (fleet, expires) = {
             let world = self.world();
-            let Some(entry) = world.sessions.get(&id) else { return Err(unknown_session(id)) };
+            let Some(entry) = world.sessions.get(&id) else {
+                return Err(unknown_session(id));
+            };
             if entry.session.player(player).is_none() {
-                return Err(Problem::new(Code::PlayerNotInSession, "that player is not in the session"));
+                return Err(Problem::new(
+                    Code::PlayerNotInSession,
+                    "that player is not in the session",
+                ));
             }
             let s = &entry.session;
-            let max = s.max_at.or_else(|| s.policy.max.map(|m| s.queue_deadline.after(m)));
-            (s.fleet.clone(), max.map_or(now.after(TOKEN_UNLIMITED), |m| m.after(TOKEN_SLACK)))
+            let max = s
+                .max_at
+                .or_else(|| s.policy.max.map(|m| s.queue_deadline.after(m)));
+            (
+                s.fleet.clone(),
+                max.map_or(now.after(TOKEN_UNLIMITED), |m| m.after(TOKEN_SLACK)),
+            )
         };
         let exp = self.clock.wall(expires).div_euclid(1000);
         let iat = self.clock.wall(now).div_euclid(1000);
-        let claims = TokenClaims { sub: player.clone(), sid: id, fleet, iat, exp };
-        let token = self.keys.signing.sign(&claims).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+        let claims = TokenClaims {
+            sub: player.clone(),
+            sid: id,
+            fleet,
+            iat,
+            exp,
+        };
+        let token = self
+            .keys
+            .signing
+            .sign(&claims)
+            .map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
         Ok((token, exp))
     }
 
@@ -262,7 +364,13 @@ impl App {
         {
             entry.results = results;
         }
-        let _ = self.apply(id, &Event::End { reason: Reason::EndedByServer, by: EndedBy::Server });
+        let _ = self.apply(
+            id,
+            &Event::End {
+                reason: Reason::EndedByServer,
+                by: EndedBy::Server,
+            },
+        );
     }
 }
 
@@ -270,25 +378,45 @@ fn check_invite(rule: Joinable, code: &str, sent: Option<&str>) -> Result<(), Pr
     use subtle::ConstantTimeEq;
     match rule {
         Joinable::Open => Ok(()),
-        Joinable::Closed => Err(Problem::new(Code::NotJoinable, "this session is closed to others")),
+        Joinable::Closed => Err(Problem::new(
+            Code::NotJoinable,
+            "this session is closed to others",
+        )),
         Joinable::Invite => match sent {
-            None => Err(Problem::new(Code::InviteRequired, "joining needs the invite code of the share link").on("invite")),
+            None => Err(Problem::new(
+                Code::InviteRequired,
+                "joining needs the invite code of the share link",
+            )
+            .on("invite")),
             Some(sent) if bool::from(sent.as_bytes().ct_eq(code.as_bytes())) => Ok(()),
-            Some(_) => Err(Problem::new(Code::InviteRequired, "the invite code is wrong; ask for the share link again").on("invite")),
+            Some(_) => Err(Problem::new(
+                Code::InviteRequired,
+                "the invite code is wrong; ask for the share link again",
+            )
+            .on("invite")),
         },
     }
 }
 
 /// The problem for an id that is neither live nor recorded.
 pub(crate) fn unknown_session(id: SessionId) -> Problem {
-    Problem::new(Code::SessionNotFound, format!("there is no live session {id}"))
+    Problem::new(
+        Code::SessionNotFound,
+        format!("there is no live session {id}"),
+    )
 }
 
 /// Results as text, if they are small enough.
 pub(crate) fn check_results(value: Option<&serde_json::Value>) -> Result<Option<String>, Problem> {
-    let Some(text) = value.map(serde_json::Value::to_string) else { return Ok(None) };
+    let Some(text) = value.map(serde_json::Value::to_string) else {
+        return Ok(None);
+    };
     if text.len() > MAX_RESULTS {
-        return Err(Problem::new(Code::InvalidField, format!("results must be at most {MAX_RESULTS} bytes of JSON")).on("results"));
+        return Err(Problem::new(
+            Code::InvalidField,
+            format!("results must be at most {MAX_RESULTS} bytes of JSON"),
+        )
+        .on("results"));
     }
     Ok(Some(text))
 }

@@ -28,7 +28,9 @@ impl App {
         loop {
             let todo = {
                 let mut world = self.world();
-                let Some(entry) = world.sessions.get_mut(&id) else { return };
+                let Some(entry) = world.sessions.get_mut(&id) else {
+                    return;
+                };
                 match entry.todo.pop_front() {
                     Some(todo) => todo,
                     None => {
@@ -53,10 +55,16 @@ impl App {
                         return;
                     }
                 }
-                Todo::Effect(Effect::Acquire { generation, in_place, not_before }) => {
+                Todo::Effect(Effect::Acquire {
+                    generation,
+                    in_place,
+                    not_before,
+                }) => {
                     // Beside the driver: a back-off must not keep an end waiting.
                     let app = Arc::clone(&self);
-                    self.tasks.spawn(async move { app.acquire(id, generation, in_place, not_before).await });
+                    self.tasks.spawn(async move {
+                        app.acquire(id, generation, in_place, not_before).await
+                    });
                 }
             }
             if self.stop.is_cancelled() {
@@ -67,7 +75,9 @@ impl App {
 
     pub(super) fn show_route(&self, id: SessionId) {
         let world = self.world();
-        let Some(entry) = world.sessions.get(&id) else { return };
+        let Some(entry) = world.sessions.get(&id) else {
+            return;
+        };
         let position = world.position(&entry.session.fleet, id);
         let route = entry.route(position);
         // Under the world's lock, so that two views of one session are never shown in the wrong order.
@@ -80,15 +90,22 @@ impl App {
         loop {
             let (instance, version, document) = {
                 let world = self.world();
-                let Some(entry) = world.sessions.get(&id) else { return };
-                let Some(instance) = entry.session.instance else { return };
+                let Some(entry) = world.sessions.get(&id) else {
+                    return;
+                };
+                let Some(instance) = entry.session.instance else {
+                    return;
+                };
                 let document = revive::document(entry, self.clock.as_ref());
                 if entry.saved.as_deref() == Some(document.as_str()) {
                     return;
                 }
                 (instance, entry.version, document)
             };
-            let facts = Facts { session: id, document: document.clone() };
+            let facts = Facts {
+                session: id,
+                document: document.clone(),
+            };
             match self.runtime.bind(instance, version, facts, None).await {
                 Ok(version) => {
                     if let Some(entry) = self.world().sessions.get_mut(&id)
@@ -106,7 +123,9 @@ impl App {
                         return;
                     }
                 }
-                Err(e) => tracing::warn!(session = %id, code = %e.code(), error = %e, "the session's facts could not be written; trying again"),
+                Err(e) => {
+                    tracing::warn!(session = %id, code = %e.code(), error = %e, "the session's facts could not be written; trying again")
+                }
             }
             if self.pause(&mut pause).await {
                 return;
@@ -116,7 +135,9 @@ impl App {
 
     /// Takes the instance's present version. False when it is not this session's any more.
     async fn look_again(&self, id: SessionId, instance: InstanceId) -> bool {
-        let Ok(seen) = self.runtime.get(instance).await else { return true };
+        let Ok(seen) = self.runtime.get(instance).await else {
+            return true;
+        };
         if seen.facts.as_ref().is_some_and(|f| f.session != id) {
             return false;
         }
@@ -143,7 +164,9 @@ impl App {
         loop {
             let (version, grace) = {
                 let world = self.world();
-                let Some(entry) = world.sessions.get(&id) else { return };
+                let Some(entry) = world.sessions.get(&id) else {
+                    return;
+                };
                 (entry.version, entry.session.policy.grace)
             };
             match self.runtime.stop(instance, version, grace).await {
@@ -173,7 +196,9 @@ impl App {
                         return;
                     }
                 }
-                Err(e) => tracing::warn!(session = %id, code = %e.code(), error = %e, "the instance could not be told to stop; trying again"),
+                Err(e) => {
+                    tracing::warn!(session = %id, code = %e.code(), error = %e, "the instance could not be told to stop; trying again")
+                }
             }
             if self.pause(&mut pause).await {
                 return;
@@ -183,7 +208,9 @@ impl App {
 
     /// Writes the match record, forgets the instance, ends the session. True when the session is gone from the world.
     async fn record(self: &Arc<Self>, id: SessionId) -> bool {
-        let Some((mut record, instance)) = self.draft(id) else { return true };
+        let Some((mut record, instance)) = self.draft(id) else {
+            return true;
+        };
         if let Some(instance) = instance {
             record.log_tail = self.log_tail(instance).await;
             let (results, error) = self.results(instance, record.results.take()).await;
@@ -236,7 +263,14 @@ impl App {
         let record = MatchRecord {
             session: id,
             fleet: s.fleet.clone(),
-            players: entry.ever.iter().map(|(p, at)| MatchPlayer { player: p.clone(), joined_at: wall(*at) }).collect(),
+            players: entry
+                .ever
+                .iter()
+                .map(|(p, at)| MatchPlayer {
+                    player: p.clone(),
+                    joined_at: wall(*at),
+                })
+                .collect(),
             server: self.config.load().server.name.clone(),
             instance: s.instance,
             generation: s.generation,
@@ -259,8 +293,13 @@ impl App {
     }
 
     async fn log_tail(&self, instance: InstanceId) -> Vec<u8> {
-        let range = LogRange { tail_bytes: Some(RECORD_LOG_TAIL as u64), follow: false };
-        let Ok(mut stream) = self.runtime.logs(instance, range).await else { return Vec::new() };
+        let range = LogRange {
+            tail_bytes: Some(RECORD_LOG_TAIL as u64),
+            follow: false,
+        };
+        let Ok(mut stream) = self.runtime.logs(instance, range).await else {
+            return Vec::new();
+        };
         let mut tail = Vec::new();
         let read = async {
             while let Some(Ok(chunk)) = stream.next().await {
@@ -275,13 +314,24 @@ impl App {
     }
 
     /// The game's own results win over those of an end call; what is not JSON or too large is refused, and the record says so.
-    async fn results(&self, instance: InstanceId, given: Option<String>) -> (Option<String>, Option<String>) {
-        let Ok(Some(bytes)) = self.runtime.results(instance).await else { return (given, None) };
+    async fn results(
+        &self,
+        instance: InstanceId,
+        given: Option<String>,
+    ) -> (Option<String>, Option<String>) {
+        let Ok(Some(bytes)) = self.runtime.results(instance).await else {
+            return (given, None);
+        };
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return (given, None);
         }
         if bytes.len() > MAX_RESULTS {
-            return (given, Some(format!("the results file is larger than {MAX_RESULTS} bytes")));
+            return (
+                given,
+                Some(format!(
+                    "the results file is larger than {MAX_RESULTS} bytes"
+                )),
+            );
         }
         match serde_json::from_slice::<serde_json::Value>(&bytes) {
             Ok(value) => (Some(value.to_string()), None),
@@ -306,7 +356,10 @@ impl App {
             let result = if matches!(seen.state, State::Exited(_)) {
                 self.runtime.forget(instance, seen.version).await
             } else {
-                self.runtime.stop(instance, seen.version, Duration::from_secs(1)).await.map(|_| ())
+                self.runtime
+                    .stop(instance, seen.version, Duration::from_secs(1))
+                    .await
+                    .map(|_| ())
             };
             match result {
                 Ok(()) if matches!(seen.state, State::Exited(_)) => break,
@@ -322,7 +375,13 @@ impl App {
     }
 
     /// Finds the next incarnation of a session whose instance died.
-    async fn acquire(self: Arc<Self>, id: SessionId, generation: Generation, in_place: bool, not_before: Moment) {
+    async fn acquire(
+        self: Arc<Self>,
+        id: SessionId,
+        generation: Generation,
+        in_place: bool,
+        not_before: Moment,
+    ) {
         let mut wait = not_before.since(self.now());
         loop {
             if !wait.is_zero() {
@@ -334,8 +393,11 @@ impl App {
             wait = Duration::from_millis(500);
             let old = {
                 let world = self.world();
-                let Some(entry) = world.sessions.get(&id) else { return };
-                if entry.session.phase != Phase::Replacing || entry.session.generation != generation {
+                let Some(entry) = world.sessions.get(&id) else {
+                    return;
+                };
+                if entry.session.phase != Phase::Replacing || entry.session.generation != generation
+                {
                     return;
                 }
                 entry.session.instance
@@ -352,15 +414,24 @@ impl App {
                     return;
                 }
                 // Its start deadline ends it if this goes on.
-                Err(e) => tracing::warn!(session = %id, code = %e.code(), error = %e, "the next incarnation could not be had yet"),
+                Err(e) => {
+                    tracing::warn!(session = %id, code = %e.code(), error = %e, "the next incarnation could not be had yet")
+                }
             }
         }
     }
 
-    async fn restart_in_place(self: &Arc<Self>, id: SessionId, instance: InstanceId, generation: Generation) -> Result<(), RuntimeError> {
+    async fn restart_in_place(
+        self: &Arc<Self>,
+        id: SessionId,
+        instance: InstanceId,
+        generation: Generation,
+    ) -> Result<(), RuntimeError> {
         let (version, file) = {
             let mut world = self.world();
-            let Some(entry) = world.sessions.get_mut(&id) else { return Ok(()) };
+            let Some(entry) = world.sessions.get_mut(&id) else {
+                return Ok(());
+            };
             entry.restarts += 1;
             (entry.version, entry.session_file(self.clock.as_ref()))
         };
@@ -381,10 +452,17 @@ impl App {
         Ok(())
     }
 
-    async fn replace(self: &Arc<Self>, id: SessionId, old: Option<InstanceId>, generation: Generation) -> Result<(), RuntimeError> {
+    async fn replace(
+        self: &Arc<Self>,
+        id: SessionId,
+        old: Option<InstanceId>,
+        generation: Generation,
+    ) -> Result<(), RuntimeError> {
         let (fleet, place) = {
             let mut world = self.world();
-            let Some(entry) = world.sessions.get(&id) else { return Ok(()) };
+            let Some(entry) = world.sessions.get(&id) else {
+                return Ok(());
+            };
             let fleet = entry.session.fleet.clone();
             let place = world.choose(&fleet, id, Choice::Heal);
             (fleet, place)
@@ -406,7 +484,14 @@ impl App {
 }
 
 pub(super) const fn lost(at: Moment) -> Exit {
-    Exit { code: None, signal: None, oom: false, never_ran: false, lost: true, at }
+    Exit {
+        code: None,
+        signal: None,
+        oom: false,
+        never_ran: false,
+        lost: true,
+        at,
+    }
 }
 
 impl Entry {

@@ -35,12 +35,22 @@ impl App {
             let draining = world.draining;
             let f = world.fleets.get_mut(name)?;
             let spec = PoolSpec {
-                warm: if draining || !f.config.warm_allowed { 0 } else { f.config.warm },
+                warm: if draining || !f.config.warm_allowed {
+                    0
+                } else {
+                    f.config.warm
+                },
                 max_age: f.config.warm_max_age,
                 max_instances: f.config.max_instances,
                 template: f.template,
             };
-            let decided = plan(&spec, &Known::Is(f.pool()), InFlight::default(), f.failures, now);
+            let decided = plan(
+                &spec,
+                &Known::Is(f.pool()),
+                InFlight::default(),
+                f.failures,
+                now,
+            );
             let changed = f.last_plan.as_ref().is_none_or(|(_, p)| *p != decided);
             if changed && (decided.start > 0 || !decided.stop.is_empty() || decided.admit > 0) {
                 tracing::info!(fleet = %name, admit = decided.admit, start = decided.start, stop = decided.stop.len(), because = %decided.because, "fleet plan");
@@ -48,7 +58,13 @@ impl App {
             f.last_plan = Some((now, decided.clone()));
             (decided, Arc::clone(&f.config), !f.queue.is_empty())
         };
-        let Plan { admit, start, stop, recheck_after, .. } = plan;
+        let Plan {
+            admit,
+            start,
+            stop,
+            recheck_after,
+            ..
+        } = plan;
         for id in stop {
             self.discard(id, name);
         }
@@ -57,7 +73,12 @@ impl App {
         }
         for _ in 0..start {
             let id = InstanceId::new(uuid::Uuid::now_v7());
-            let warm = Warm { id, ready: false, started_at: now, template: config.template.fingerprint() };
+            let warm = Warm {
+                id,
+                ready: false,
+                started_at: now,
+                template: config.template.fingerprint(),
+            };
             {
                 let mut world = self.world();
                 world.hold(id, name, Holder::Warm);
@@ -67,7 +88,8 @@ impl App {
             }
             let app = Arc::clone(self);
             let config = Arc::clone(&config);
-            self.tasks.spawn(async move { app.start_warm(config, id).await });
+            self.tasks
+                .spawn(async move { app.start_warm(config, id).await });
         }
         let again = waiting.then_some(WAITING_LOOK);
         match (recheck_after, again) {
@@ -91,8 +113,7 @@ impl App {
                 let mut world = self.world();
                 world.drop_instance(id, &config.name);
                 if let Some(f) = world.fleets.get_mut(&config.name) {
-                    f.failures.in_a_row += 1;
-                    f.failures.last = Some(now);
+                    f.failures = f.failures.failed(now, now);
                 }
                 drop(world);
                 self.plan_now.notify_one();
@@ -108,13 +129,16 @@ impl App {
             let mut out = Vec::new();
             for (name, f) in &mut world.fleets {
                 let boot = f.config.policy.boot;
-                let late: Vec<InstanceId> =
-                    f.warm.values().filter(|w| !w.ready && now.since(w.started_at) >= boot).map(|w| w.id).collect();
-                if !late.is_empty() {
-                    f.failures.in_a_row += u32::try_from(late.len()).unwrap_or(1);
-                    f.failures.last = Some(now);
+                let late: Vec<Warm> = f
+                    .warm
+                    .values()
+                    .filter(|w| !w.ready && now.since(w.started_at) >= boot)
+                    .copied()
+                    .collect();
+                for w in late {
+                    f.failures = f.failures.failed(w.started_at, now);
+                    out.push((w.id, name.clone()));
                 }
-                out.extend(late.into_iter().map(|id| (id, name.clone())));
             }
             out
         };
@@ -128,7 +152,11 @@ impl App {
     pub(crate) fn stop_warm(self: &Arc<Self>) {
         let warm: Vec<(InstanceId, FleetName)> = {
             let world = self.world();
-            world.fleets.iter().flat_map(|(n, f)| f.warm.keys().map(|id| (*id, n.clone()))).collect()
+            world
+                .fleets
+                .iter()
+                .flat_map(|(n, f)| f.warm.keys().map(|id| (*id, n.clone())))
+                .collect()
         };
         for (id, fleet) in warm {
             self.discard(id, &fleet);

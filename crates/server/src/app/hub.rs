@@ -39,7 +39,11 @@ impl EventHub {
     /// An empty hub of this run of the server.
     #[must_use]
     pub fn new(incarnation: u64) -> Self {
-        Self { incarnation, ring: Mutex::new((0, VecDeque::new())), live: broadcast::Sender::new(LAG) }
+        Self {
+            incarnation,
+            ring: Mutex::new((0, VecDeque::new())),
+            live: broadcast::Sender::new(LAG),
+        }
     }
 
     /// Numbers and tells one event.
@@ -48,7 +52,11 @@ impl EventHub {
         ring.0 += 1;
         let sequence = ring.0;
         event.id = format!("{}-{sequence}", self.incarnation);
-        let heard = Arc::new(Heard { sequence, players, event });
+        let heard = Arc::new(Heard {
+            sequence,
+            players,
+            event,
+        });
         if ring.1.len() == EVENT_RING {
             ring.1.pop_front();
         }
@@ -59,7 +67,10 @@ impl EventHub {
 
     /// Events after `last` that are still kept (`None` when they are not all kept), and the live ones from here on.
     #[must_use]
-    pub fn listen(&self, last: Option<&str>) -> (Option<Vec<Arc<Heard>>>, broadcast::Receiver<Arc<Heard>>) {
+    pub fn listen(
+        &self,
+        last: Option<&str>,
+    ) -> (Option<Vec<Arc<Heard>>>, broadcast::Receiver<Arc<Heard>>) {
         let ring = lock(&self.ring);
         let receiver = self.live.subscribe();
         let backlog = last.and_then(|id| {
@@ -72,7 +83,13 @@ impl EventHub {
             if after > ring.0 || after + 1 < oldest {
                 return None;
             }
-            Some(ring.1.iter().filter(|h| h.sequence > after).cloned().collect())
+            Some(
+                ring.1
+                    .iter()
+                    .filter(|h| h.sequence > after)
+                    .cloned()
+                    .collect(),
+            )
         });
         (backlog, receiver)
     }
@@ -95,7 +112,11 @@ impl RouteHub {
     /// An empty table of this run of the server.
     #[must_use]
     pub fn new(incarnation: u64) -> Self {
-        Self { incarnation, table: Mutex::new((0, HashMap::new())), live: broadcast::Sender::new(LAG) }
+        Self {
+            incarnation,
+            table: Mutex::new((0, HashMap::new())),
+            live: broadcast::Sender::new(LAG),
+        }
     }
 
     /// Sets a route; says nothing when it is as it was.
@@ -105,9 +126,15 @@ impl RouteHub {
             return;
         }
         table.0 += 1;
-        let cursor = Cursor { incarnation: self.incarnation, sequence: table.0 };
+        let cursor = Cursor {
+            incarnation: self.incarnation,
+            sequence: table.0,
+        };
         table.1.insert(route.session, route.clone());
-        let _ = self.live.send(RouteUpdate::Set { cursor, route: Box::new(route) });
+        let _ = self.live.send(RouteUpdate::Set {
+            cursor,
+            route: Box::new(route),
+        });
     }
 
     /// Removes a route.
@@ -117,7 +144,10 @@ impl RouteHub {
             return;
         }
         table.0 += 1;
-        let cursor = Cursor { incarnation: self.incarnation, sequence: table.0 };
+        let cursor = Cursor {
+            incarnation: self.incarnation,
+            sequence: table.0,
+        };
         let _ = self.live.send(RouteUpdate::Gone { cursor, session });
     }
 
@@ -131,8 +161,14 @@ impl RouteHub {
     #[must_use]
     pub fn listen(&self) -> (RouteUpdate, broadcast::Receiver<RouteUpdate>) {
         let table = lock(&self.table);
-        let cursor = Cursor { incarnation: self.incarnation, sequence: table.0 };
-        let all = RouteUpdate::All { cursor, routes: table.1.values().cloned().collect() };
+        let cursor = Cursor {
+            incarnation: self.incarnation,
+            sequence: table.0,
+        };
+        let all = RouteUpdate::All {
+            cursor,
+            routes: table.1.values().cloned().collect(),
+        };
         (all, self.live.subscribe())
     }
 
@@ -140,6 +176,7 @@ impl RouteHub {
     #[must_use]
     pub fn resume(&self, from: Cursor) -> Option<broadcast::Receiver<RouteUpdate>> {
         let table = lock(&self.table);
-        (from.incarnation == self.incarnation && from.sequence == table.0).then(|| self.live.subscribe())
+        (from.incarnation == self.incarnation && from.sequence == table.0)
+            .then(|| self.live.subscribe())
     }
 }

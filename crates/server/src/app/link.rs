@@ -1,6 +1,7 @@
 //! The server as gateways see it: routes out, reports in.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,24 +11,30 @@ use spawnpoint_core::session::{Event, Phase};
 use spawnpoint_core::time::Known;
 use spawnpoint_core::{Moment, PlayerId, SessionId};
 use spawnpoint_runtime::Protocol as RunProtocol;
-use spawnpoint_wire::link::{Cursor, Link, LinkError, Protocol, Report, Route, RouteUpdate};
+use spawnpoint_wire::link::{
+    Cursor, GATEWAY_SILENT, Link, LinkError, Protocol, Report, Route, RouteUpdate,
+};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::App;
 use super::world::Entry;
 
-/// A gateway that has not reported for this long is gone, and its tunnels with it.
-const GATEWAY_LOST: Duration = Duration::from_secs(15);
+/// A gateway that has been silent for this long does not come back; its tunnels are gone.
+const GATEWAY_FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// What each gateway last said.
 #[derive(Default)]
 pub(crate) struct Reports {
     gateways: Mutex<HashMap<String, Seen>>,
+    /// Some session's view is unknown.
+    pub(super) unseen: AtomicBool,
 }
 
 struct Seen {
     sequence: u64,
     at: Moment,
+    /// It has not been heard for too long: what it said last is kept, and believed again when it speaks.
+    silent: bool,
     connections: HashMap<(SessionId, PlayerId), u32>,
 }
 
@@ -36,16 +43,23 @@ impl Reports {
         self.gateways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every gateway has reported since this moment; unknown when there is none, since `start`.
+    /// Every gateway has reported since this moment; unknown when there is none (since `start`) or one cannot be heard.
     pub(crate) fn facts(&self, start: Moment) -> Known<Moment> {
-        match self.lock().values().map(|g| g.at).min() {
-            Some(oldest) => Known::Is(oldest),
-            None => Known::Unknown { since: start },
+        let gateways = self.lock();
+        let oldest = gateways.values().map(|g| g.at).min();
+        match oldest {
+            Some(oldest) if gateways.values().all(|g| !g.silent) => Known::Is(oldest),
+            other => Known::Unknown {
+                since: other.unwrap_or(start),
+            },
         }
     }
 
     fn total(gateways: &HashMap<String, Seen>, key: &(SessionId, PlayerId)) -> u32 {
-        gateways.values().filter_map(|g| g.connections.get(key)).sum()
+        gateways
+            .values()
+            .filter_map(|g| g.connections.get(key))
+            .sum()
     }
 }
 
@@ -84,7 +98,10 @@ pub struct LocalLink(pub Arc<App>);
 
 #[async_trait]
 impl Link for LocalLink {
-    async fn routes(&self, from: Option<Cursor>) -> Result<BoxStream<'static, RouteUpdate>, LinkError> {
+    async fn routes(
+        &self,
+        from: Option<Cursor>,
+    ) -> Result<BoxStream<'static, RouteUpdate>, LinkError> {
         let app = Arc::clone(&self.0);
         let (first, live) = match from.and_then(|c| app.routes.resume(c)) {
             Some(live) => (None, live),
@@ -121,19 +138,26 @@ impl App {
     fn take_report(self: &Arc<Self>, report: &Report) {
         let now = self.now();
         let mut events: Vec<(SessionId, Event)> = Vec::new();
-        let first_full = {
+        let all_heard = {
             let mut gateways = self.reports.lock();
             let known = gateways.contains_key(&report.gateway);
             let seen = gateways
                 .entry(report.gateway.clone())
-                .or_insert_with(|| Seen { sequence: 0, at: now, connections: HashMap::new() });
+                .or_insert_with(|| Seen {
+                    sequence: 0,
+                    at: now,
+                    silent: !report.full,
+                    connections: HashMap::new(),
+                });
             if known && report.sequence <= seen.sequence {
                 return;
             }
             seen.sequence = report.sequence;
             seen.at = now;
+            seen.silent &= !known;
             let mut touched: Vec<(SessionId, PlayerId)> = Vec::new();
             if report.full {
+                seen.silent = false;
                 touched.extend(seen.connections.drain().map(|(k, _)| k));
             }
             for s in &report.sessions {
@@ -146,10 +170,19 @@ impl App {
                     }
                     touched.push(key);
                     if let Some(age) = p.client_data_age_ms {
-                        events.push((s.session, Event::Data(Some(p.player.clone()), now.before(Duration::from_millis(age)))));
+                        events.push((
+                            s.session,
+                            Event::Data(
+                                Some(p.player.clone()),
+                                now.before(Duration::from_millis(age)),
+                            ),
+                        ));
                     }
                     if let Some(age) = p.server_data_age_ms {
-                        events.push((s.session, Event::Data(None, now.before(Duration::from_millis(age)))));
+                        events.push((
+                            s.session,
+                            Event::Data(None, now.before(Duration::from_millis(age))),
+                        ));
                     }
                 }
             }
@@ -159,37 +192,78 @@ impl App {
             });
             // Arrivals before data, or the data of somebody just connected would be of a stranger.
             events.splice(0..0, counts.collect::<Vec<_>>());
-            report.full
+            gateways.values().all(|g| !g.silent)
         };
         for (id, event) in events {
             let _ = self.apply(id, &event);
         }
-        if first_full {
-            let unseen: Vec<SessionId> = {
-                let world = self.world();
-                world.sessions.values().filter(|e| matches!(e.session.sight, Known::Unknown { .. })).map(|e| e.session.id).collect()
-            };
-            for id in unseen {
-                let _ = self.apply(id, &Event::SightRegained);
-            }
+        if all_heard {
+            self.regain_sight();
         }
     }
 
-    /// Drops gateways that have been silent for too long: their tunnels are gone with them, as far as anybody can say.
-    pub(crate) fn drop_lost_gateways(self: &Arc<Self>) {
+    /// Every gateway can be heard: what nobody reports is not there.
+    fn regain_sight(self: &Arc<Self>) {
+        // Reports come by the thousand; walking all sessions is for the rare one after a gap.
+        if !self.reports.unseen.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let unseen: Vec<SessionId> = self.with_world(|w| {
+            w.sessions
+                .values()
+                .filter(|e| matches!(e.session.sight, Known::Unknown { .. }))
+                .map(|e| e.session.id)
+                .collect()
+        });
+        for id in unseen {
+            let _ = self.apply(id, &Event::SightRegained);
+        }
+    }
+
+    /// Notes gateways that cannot be heard (their sessions' view is unknown until they speak again) and gives up those that have been
+    /// silent for ever.
+    pub(crate) fn note_silent_gateways(self: &Arc<Self>) {
         let now = self.now();
-        let lost: Vec<(SessionId, PlayerId)> = {
+        let mut lost: Vec<SessionId> = Vec::new();
+        let mut counts: Vec<(SessionId, PlayerId)> = Vec::new();
+        {
             let mut gateways = self.reports.lock();
-            let silent: Vec<String> =
-                gateways.iter().filter(|(_, g)| now.since(g.at) > GATEWAY_LOST).map(|(k, _)| k.clone()).collect();
-            silent.iter().filter_map(|k| gateways.remove(k)).flat_map(|g| g.connections.into_keys()).collect()
-        };
-        let mut sessions: Vec<SessionId> = lost.into_iter().map(|(s, _)| s).collect();
-        sessions.sort_unstable();
-        sessions.dedup();
-        for id in sessions {
-            // Cut off is not gone: until a gateway says so, nobody knows.
+            for g in gateways
+                .values_mut()
+                .filter(|g| !g.silent && now.since(g.at) > GATEWAY_SILENT)
+            {
+                g.silent = true;
+                lost.extend(g.connections.keys().map(|(s, _)| *s));
+            }
+            gateways.retain(|_, g| {
+                let keep = now.since(g.at) <= GATEWAY_FORGOTTEN;
+                if !keep {
+                    counts.extend(g.connections.keys().cloned());
+                }
+                keep
+            });
+        }
+        lost.sort_unstable();
+        lost.dedup();
+        for id in lost {
+            self.reports.unseen.store(true, Ordering::Release);
             let _ = self.apply(id, &Event::SightLost);
+        }
+        if counts.is_empty() {
+            return;
+        }
+        let totals: Vec<_> = {
+            let gateways = self.reports.lock();
+            counts
+                .into_iter()
+                .map(|key| (Reports::total(&gateways, &key), key))
+                .collect()
+        };
+        for (total, (id, player)) in totals {
+            let _ = self.apply(id, &Event::Connections(player, total));
+        }
+        if self.reports.lock().values().all(|g| !g.silent) {
+            self.regain_sight();
         }
     }
 }

@@ -33,9 +33,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+pub(crate) use calls::{Beat, check_results, unknown_session};
 use hub::{EventHub, RouteHub};
 pub use link::LocalLink;
-pub(crate) use calls::{Beat, check_results, unknown_session};
 pub(crate) use revive::joinable_parse;
 pub(crate) use start::{NewSession, Started};
 pub(crate) use views::{Addressing, match_view};
@@ -135,7 +135,9 @@ impl App {
     pub fn new(config: Config, deps: Deps) -> Arc<Self> {
         let mut world = World::default();
         for fleet in &config.fleets {
-            world.fleets.insert(fleet.name.clone(), FleetState::new(Arc::clone(fleet)));
+            world
+                .fleets
+                .insert(fleet.name.clone(), FleetState::new(Arc::clone(fleet)));
         }
         let now = deps.clock.now();
         // Names this run: later runs of one machine get later numbers.
@@ -182,8 +184,12 @@ impl App {
     pub(crate) fn look_later(&self, id: SessionId, at: Moment) {
         let mut world = self.world();
         let now = self.now();
-        let Some(entry) = world.sessions.get_mut(&id) else { return };
-        let Some(old) = entry.timer.filter(|t| *t <= now) else { return };
+        let Some(entry) = world.sessions.get_mut(&id) else {
+            return;
+        };
+        let Some(old) = entry.timer.filter(|t| *t <= now) else {
+            return;
+        };
         entry.timer = Some(at);
         world.timers.remove(&(old, id));
         world.timers.insert((at, id));
@@ -202,7 +208,11 @@ impl App {
     ///
     /// # Errors
     /// [`Rejected`] when the event changes nothing, or there is no such live session.
-    pub(crate) fn apply(self: &Arc<Self>, id: SessionId, event: &Event) -> Result<&'static str, Rejected> {
+    pub(crate) fn apply(
+        self: &Arc<Self>,
+        id: SessionId,
+        event: &Event,
+    ) -> Result<&'static str, Rejected> {
         let now = self.now();
         let mut world = self.world();
         let because = self.apply_in(&mut world, id, event, now)?;
@@ -212,9 +222,18 @@ impl App {
     }
 
     /// The same under a lock already held; the caller calls [`App::drive`] after letting it go.
-    pub(crate) fn apply_in(&self, world: &mut World, id: SessionId, event: &Event, now: Moment) -> Result<&'static str, Rejected> {
+    pub(crate) fn apply_in(
+        &self,
+        world: &mut World,
+        id: SessionId,
+        event: &Event,
+        now: Moment,
+    ) -> Result<&'static str, Rejected> {
         let Some(entry) = world.sessions.get_mut(&id) else {
-            return Err(Rejected { because: "no such live session", code: Some(Code::SessionNotFound) });
+            return Err(Rejected {
+                because: "no such live session",
+                code: Some(Code::SessionNotFound),
+            });
         };
         let before = entry.session.phase;
         let result = step(&entry.session, event, now);
@@ -241,7 +260,13 @@ impl App {
         let s = result?;
         tracing::debug!(session = %id, fleet = %entry.session.fleet, from = before.as_str(), to = s.next.phase.as_str(), because = s.because, "step");
         entry.session = s.next;
-        entry.unsaved += u32::try_from(s.effects.iter().filter(|e| matches!(e, Effect::Save)).count()).unwrap_or(0);
+        entry.unsaved += u32::try_from(
+            s.effects
+                .iter()
+                .filter(|e| matches!(e, Effect::Save))
+                .count(),
+        )
+        .unwrap_or(0);
         entry.todo.extend(s.effects.into_iter().map(Todo::Effect));
         entry.todo.push_back(Todo::Route);
         entry.changed.send_modify(|n| *n += 1);
@@ -250,7 +275,9 @@ impl App {
     }
 
     fn after_step(&self, world: &mut World, id: SessionId, before: Phase, now: Moment) {
-        let Some(entry) = world.sessions.get_mut(&id) else { return };
+        let Some(entry) = world.sessions.get_mut(&id) else {
+            return;
+        };
         let phase = entry.session.phase;
         for p in &entry.session.roster {
             if !entry.ever.iter().any(|(e, _)| *e == p.id) {
@@ -265,7 +292,8 @@ impl App {
         if before.is_live() && !phase.is_live() {
             // Its players are free from the moment the reason is fixed, or "fresh" and a quick second game would have to wait.
             let fleet = entry.session.fleet.clone();
-            let players: Vec<PlayerId> = entry.session.roster.iter().map(|p| p.id.clone()).collect();
+            let players: Vec<PlayerId> =
+                entry.session.roster.iter().map(|p| p.id.clone()).collect();
             for p in &players {
                 world.release_player(&fleet, p, id);
             }
@@ -284,7 +312,9 @@ impl App {
     /// Starts the session's driver unless it is running.
     pub(crate) fn drive(self: &Arc<Self>, id: SessionId) {
         let mut world = self.world();
-        let Some(entry) = world.sessions.get_mut(&id) else { return };
+        let Some(entry) = world.sessions.get_mut(&id) else {
+            return;
+        };
         if entry.driving || entry.todo.is_empty() {
             return;
         }
@@ -298,13 +328,29 @@ impl App {
     pub(crate) fn announce(&self, id: SessionId, notice: &Notice) {
         let body = match notice {
             Notice::Phase(phase) => {
-                let generation = self.world().sessions.get(&id).map_or(0, |e| e.session.generation.0);
-                EventBody::Phase { phase: *phase, generation }
+                let generation = self
+                    .world()
+                    .sessions
+                    .get(&id)
+                    .map_or(0, |e| e.session.generation.0);
+                EventBody::Phase {
+                    phase: *phase,
+                    generation,
+                }
             }
-            Notice::PlayerJoined(p) => EventBody::PlayerJoined { player_id: p.clone() },
-            Notice::PlayerLeft(p) => EventBody::PlayerLeft { player_id: p.clone() },
-            Notice::Warning { reason, cull_at } => EventBody::Warning { reason: *reason, cull_at: self.text(*cull_at) },
-            Notice::Replaced(generation) => EventBody::Replaced { generation: generation.0 },
+            Notice::PlayerJoined(p) => EventBody::PlayerJoined {
+                player_id: p.clone(),
+            },
+            Notice::PlayerLeft(p) => EventBody::PlayerLeft {
+                player_id: p.clone(),
+            },
+            Notice::Warning { reason, cull_at } => EventBody::Warning {
+                reason: *reason,
+                cull_at: self.text(*cull_at),
+            },
+            Notice::Replaced(generation) => EventBody::Replaced {
+                generation: generation.0,
+            },
             Notice::Ended(reason) => EventBody::Ended { reason: *reason },
         };
         self.tell(id, body);
@@ -313,19 +359,37 @@ impl App {
     pub(crate) fn tell(&self, id: SessionId, body: EventBody) {
         let players: Arc<[PlayerId]> = {
             let world = self.world();
-            world.sessions.get(&id).map(|e| e.ever.iter().map(|(p, _)| p.clone()).collect()).unwrap_or_default()
+            world
+                .sessions
+                .get(&id)
+                .map(|e| e.ever.iter().map(|(p, _)| p.clone()).collect())
+                .unwrap_or_default()
         };
-        let event = WireEvent { v: 1, id: String::new(), at: self.text(self.now()), session_id: Some(id), ticket_id: None, body };
+        let event = WireEvent {
+            v: 1,
+            id: String::new(),
+            at: self.text(self.now()),
+            session_id: Some(id),
+            ticket_id: None,
+            body,
+        };
         self.events.tell(event, players);
     }
 
     /// Waits until `done` holds for the session, it is gone, or the time is up. Returns whether it held.
-    pub(crate) async fn wait_for(&self, id: SessionId, limit: Duration, done: impl Fn(&Entry) -> bool) -> bool {
+    pub(crate) async fn wait_for(
+        &self,
+        id: SessionId,
+        limit: Duration,
+        done: impl Fn(&Entry) -> bool,
+    ) -> bool {
         let deadline = tokio::time::Instant::now() + limit;
         loop {
             let mut changed = {
                 let world = self.world();
-                let Some(entry) = world.sessions.get(&id) else { return false };
+                let Some(entry) = world.sessions.get(&id) else {
+                    return false;
+                };
                 if done(entry) {
                     return true;
                 }
@@ -354,12 +418,19 @@ impl App {
                     state.config = Arc::clone(fleet);
                 }
                 None => {
-                    world.fleets.insert(fleet.name.clone(), FleetState::new(Arc::clone(fleet)));
+                    world
+                        .fleets
+                        .insert(fleet.name.clone(), FleetState::new(Arc::clone(fleet)));
                 }
             }
         }
         // A fleet that is gone keeps its live sessions and loses its warm instances.
-        let names: Vec<_> = world.fleets.keys().filter(|n| config.fleet(n).is_none()).cloned().collect();
+        let names: Vec<_> = world
+            .fleets
+            .keys()
+            .filter(|n| config.fleet(n).is_none())
+            .cloned()
+            .collect();
         for name in names {
             if let Some(state) = world.fleets.get_mut(&name) {
                 let mut empty = (*state.config).clone();
@@ -384,7 +455,13 @@ impl App {
     }
 
     pub(crate) fn count_problem(&self, code: &'static str) {
-        *self.counters.problems.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+        *self
+            .counters
+            .problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(code)
+            .or_default() += 1;
     }
 
     pub(crate) fn bump(counter: &AtomicU64) {

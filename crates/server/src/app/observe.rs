@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use spawnpoint_core::fleet::Warm;
 use spawnpoint_core::InstanceId;
+use spawnpoint_core::fleet::Warm;
 use spawnpoint_runtime::{Change, Instance, State};
 
 use super::App;
@@ -22,8 +22,13 @@ impl App {
                     self.observe(instance);
                 }
                 // Only what was really seen before can be gone; an order under way has not been listed yet.
-                let missing: Vec<InstanceId> =
-                    self.world().instances.keys().filter(|i| !present.contains(i)).copied().collect();
+                let missing: Vec<InstanceId> = self
+                    .world()
+                    .instances
+                    .keys()
+                    .filter(|i| !present.contains(i))
+                    .copied()
+                    .collect();
                 for id in missing {
                     self.vanished(id);
                 }
@@ -36,7 +41,11 @@ impl App {
         let id = instance.id;
         let holder = {
             let mut world = self.world();
-            if world.instances.get(&id).is_some_and(|old| is_older(&instance, old)) {
+            if world
+                .instances
+                .get(&id)
+                .is_some_and(|old| is_older(&instance, old))
+            {
                 return;
             }
             let holder = world.holders.get(&id).copied();
@@ -44,7 +53,9 @@ impl App {
             holder
         };
         match holder {
-            Some(Holder::Session(session) | Holder::Place(session)) => self.tell_session(session, &instance),
+            Some(Holder::Session(session) | Holder::Place(session)) => {
+                self.tell_session(session, &instance)
+            }
             Some(Holder::Orphan) => {}
             Some(Holder::Warm) => self.observe_warm(&instance),
             None if instance.facts.is_none() => {
@@ -67,7 +78,9 @@ impl App {
     fn observe_warm(self: &Arc<Self>, instance: &Instance) {
         let mut world = self.world();
         let now = self.now();
-        let Some(f) = world.fleets.get_mut(&instance.fleet) else { return };
+        let Some(f) = world.fleets.get_mut(&instance.fleet) else {
+            return;
+        };
         match instance.state {
             State::Starting | State::Ready => {
                 let ready = instance.state == State::Ready;
@@ -80,16 +93,15 @@ impl App {
                 let before = f.warm.insert(instance.id, warm);
                 if ready && !f.warm_ready.contains(&instance.id) {
                     f.warm_ready.push_back(instance.id);
-                    f.failures.in_a_row = 0;
-                    f.failures.last = None;
+                    f.failures = f.failures.succeeded();
                 }
                 if before == Some(warm) {
                     return;
                 }
             }
             State::Exited(exit) => {
-                f.failures.in_a_row += 1;
-                f.failures.last = Some(now);
+                let started = f.warm.get(&instance.id).map_or(now, |w| w.started_at);
+                f.failures = f.failures.failed(started, now);
                 let n = f.failures.in_a_row;
                 drop(world);
                 tracing::warn!(fleet = %instance.fleet, instance = %instance.id, code = exit.code, signal = exit.signal, in_a_row = n, "a warm instance is over");
@@ -133,11 +145,18 @@ impl App {
             Some(Holder::Session(session) | Holder::Place(session)) => {
                 let generation = {
                     let world = self.world();
-                    world.sessions.get(&session).filter(|e| e.session.instance == Some(id)).map(|e| e.session.generation)
+                    world
+                        .sessions
+                        .get(&session)
+                        .filter(|e| e.session.instance == Some(id))
+                        .map(|e| e.session.generation)
                 };
                 if let Some(generation) = generation {
                     let exit = super::effects::lost(self.now());
-                    let _ = self.apply(session, &spawnpoint_core::session::Event::Exited(generation, exit));
+                    let _ = self.apply(
+                        session,
+                        &spawnpoint_core::session::Event::Exited(generation, exit),
+                    );
                 }
             }
             Some(Holder::Warm | Holder::Orphan) | None => self.gone(id),

@@ -49,7 +49,9 @@ pub(crate) const fn joinable_text(j: Joinable) -> &'static str {
 
 /// The rule with this spelling.
 pub(crate) fn joinable_parse(s: &str) -> Option<Joinable> {
-    [Joinable::Open, Joinable::Invite, Joinable::Closed].into_iter().find(|j| joinable_text(*j) == s)
+    [Joinable::Open, Joinable::Invite, Joinable::Closed]
+        .into_iter()
+        .find(|j| joinable_text(*j) == s)
 }
 
 /// Everything about a session that must survive.
@@ -67,7 +69,11 @@ pub(super) fn document(entry: &Entry, clock: &dyn Clock) -> String {
         players: entry
             .ever
             .iter()
-            .map(|(id, at)| ClaimPlayer { id: id.clone(), joined: stamp(*at), here: s.player(id).is_some() })
+            .map(|(id, at)| ClaimPlayer {
+                id: id.clone(),
+                joined: stamp(*at),
+                here: s.player(id).is_some(),
+            })
             .collect(),
         invite: entry.invite.clone(),
         payload: entry.payload.clone(),
@@ -83,7 +89,15 @@ pub(super) fn document(entry: &Entry, clock: &dyn Clock) -> String {
         joinable: Some(joinable_text(entry.joinable).to_owned()),
         crashes: s.crashes.iter().map(|c| stamp(*c)).collect(),
         receipt: entry.receipt.map(|r| {
-            [r.queue_ms, r.schedule_ms, r.pull_ms, r.boot_ms, r.claim_ms, r.dial_ms, r.total_ms]
+            [
+                r.queue_ms,
+                r.schedule_ms,
+                r.pull_ms,
+                r.boot_ms,
+                r.claim_ms,
+                r.dial_ms,
+                r.total_ms,
+            ]
         }),
         idempotency_key: entry.idempotency.as_ref().map(|m| m.key_hash.clone()),
         idempotency_body: entry.idempotency.as_ref().map(|m| m.body_hash.clone()),
@@ -100,14 +114,35 @@ pub(super) fn document(entry: &Entry, clock: &dyn Clock) -> String {
 
 /// A session as its newest claim tells it, seen through its instance. The phase is the one before the instance's present state is
 /// applied as an event.
-fn read(claim: &Claim, instance: &Instance, fleet: Arc<FleetConfig>, now: Moment, clock: &dyn Clock) -> Entry {
+fn read(
+    claim: &Claim,
+    instance: &Instance,
+    fleet: Arc<FleetConfig>,
+    now: Moment,
+    clock: &dyn Clock,
+) -> Entry {
     let at = |s: &Stamp| s.restore(&claim.boot_id, clock);
     let mut policy = (*fleet.policy).clone();
     apply_max(&mut policy, claim.max_asked);
-    let joinable = claim.joinable.as_deref().and_then(joinable_parse).unwrap_or(policy.joinable);
+    let joinable = claim
+        .joinable
+        .as_deref()
+        .and_then(joinable_parse)
+        .unwrap_or(policy.joinable);
     policy.joinable = joinable;
-    let here: Vec<PlayerId> = claim.players.iter().filter(|p| p.here).map(|p| p.id.clone()).collect();
-    let mut s = Session::new(claim.session, claim.fleet.clone(), Arc::new(policy), here, at(&claim.created));
+    let here: Vec<PlayerId> = claim
+        .players
+        .iter()
+        .filter(|p| p.here)
+        .map(|p| p.id.clone())
+        .collect();
+    let mut s = Session::new(
+        claim.session,
+        claim.fleet.clone(),
+        Arc::new(policy),
+        here,
+        at(&claim.created),
+    );
     for p in &mut s.roster {
         if let Some(c) = claim.players.iter().find(|c| c.id == p.id) {
             p.joined_at = at(&c.joined);
@@ -131,35 +166,69 @@ fn read(claim: &Claim, instance: &Instance, fleet: Arc<FleetConfig>, now: Moment
         (None, State::Gated) => Phase::Queued,
         // A start limit that ran out while nobody looked must not end a game that is up: it is counted anew.
         (None, _) if claim.granted.is_none() => Phase::Queued,
+        // It accepted before it died: that is a crash of a game, not a failed start.
+        (None, State::Exited(_))
+            if !claim.replacing
+                && (claim.started.is_some() || instance.timings.ready_at.is_some()) =>
+        {
+            s.ready_at = Some(instance.timings.ready_at.unwrap_or(now));
+            if s.first_joined_at.is_some() {
+                Phase::Running
+            } else {
+                Phase::Ready
+            }
+        }
         (None, _) => Phase::Starting,
     };
+    // The claim says it once it was written again after the start; the instance knows it in any case.
+    s.first_ready_at = claim.started.as_ref().map(at).or(instance.timings.ready_at);
     if s.phase == Phase::Starting {
         s.start_deadline = Some(now.after(s.policy.boot));
     }
     s.ending = claim.ending.as_ref().map(|e| Ending {
         reason: e.reason,
         by: e.by,
-        code: e.code.as_deref().and_then(|c| Code::ALL.iter().copied().find(|k| k.as_str() == c)),
+        code: e
+            .code
+            .as_deref()
+            .and_then(|c| Code::ALL.iter().copied().find(|k| k.as_str() == c)),
         at: at(&e.at),
     });
     let mut entry = Entry::new(s, fleet, claim.invite.clone());
-    entry.ever = claim.players.iter().map(|p| (p.id.clone(), at(&p.joined))).collect();
+    entry.ever = claim
+        .players
+        .iter()
+        .map(|p| (p.id.clone(), at(&p.joined)))
+        .collect();
     entry.joinable = joinable;
     entry.payload.clone_from(&claim.payload);
     entry.max_asked = claim.max_asked;
     entry.results = claim.ending.as_ref().and_then(|e| e.results.clone());
     entry.started_at = claim.started.as_ref().map(at);
-    entry.receipt = claim.receipt.map(|[queue_ms, schedule_ms, pull_ms, boot_ms, claim_ms, dial_ms, total_ms]| Receipt {
-        queue_ms,
-        schedule_ms,
-        pull_ms,
-        boot_ms,
-        claim_ms,
-        dial_ms,
-        total_ms,
-    });
+    entry.receipt = claim.receipt.map(
+        |[
+            queue_ms,
+            schedule_ms,
+            pull_ms,
+            boot_ms,
+            claim_ms,
+            dial_ms,
+            total_ms,
+        ]| Receipt {
+            queue_ms,
+            schedule_ms,
+            pull_ms,
+            boot_ms,
+            claim_ms,
+            dial_ms,
+            total_ms,
+        },
+    );
     entry.idempotency = match (&claim.idempotency_key, &claim.idempotency_body) {
-        (Some(k), Some(b)) => Some(IdempotencyMark { key_hash: k.clone(), body_hash: b.clone() }),
+        (Some(k), Some(b)) => Some(IdempotencyMark {
+            key_hash: k.clone(),
+            body_hash: b.clone(),
+        }),
         _ => None,
     };
     entry.version = instance.version;
@@ -185,7 +254,10 @@ impl App {
                 continue;
             };
             match Claim::from_document(&facts.document) {
-                Ok(claim) => sessions.entry(facts.session).or_default().push((claim, instance)),
+                Ok(claim) => sessions
+                    .entry(facts.session)
+                    .or_default()
+                    .push((claim, instance)),
                 Err(e) => {
                     // Somebody may be playing on it: it is left alone, and said loudly.
                     tracing::error!(instance = %instance.id, session = %facts.session, error = %super::start::chain(&e), "a session's stored claim cannot be read; its instance is left as it is");
@@ -195,6 +267,7 @@ impl App {
         for (id, claims) in sessions {
             self.revive_session(id, claims).await;
         }
+        self.reports.unseen.store(true, Ordering::Release);
         self.revived.store(true, Ordering::Release);
         self.plan_now.notify_one();
         self.look_now.notify_one();
@@ -225,16 +298,23 @@ impl App {
             let running = !matches!(i.state, State::Exited(_) | State::Gated);
             (c.generation, running, c.granted.is_some(), i.id)
         });
-        let Some((claim, instance)) = claims.pop() else { return };
+        let Some((claim, instance)) = claims.pop() else {
+            return;
+        };
         for (_, old) in claims {
             self.world().instances.insert(old.id, old.clone());
             self.discard(old.id, &old.fleet);
         }
         let now = self.now();
-        let fleet = self.config.load().fleet(&claim.fleet).cloned().unwrap_or_else(|| {
-            // Its fleet is gone from the configuration: the game goes on by the default numbers and its own deadlines.
-            Arc::new(FleetConfig::orphan(claim.fleet.clone()))
-        });
+        let fleet = self
+            .config
+            .load()
+            .fleet(&claim.fleet)
+            .cloned()
+            .unwrap_or_else(|| {
+                // Its fleet is gone from the configuration: the game goes on by the default numbers and its own deadlines.
+                Arc::new(FleetConfig::orphan(claim.fleet.clone()))
+            });
         let entry = read(&claim, &instance, fleet, now, self.clock.as_ref());
         let phase = entry.session.phase;
         let generation = entry.session.generation;
@@ -245,7 +325,11 @@ impl App {
             world.fleets.insert(claim.fleet.clone(), state);
         }
         world.instances.insert(instance.id, instance.clone());
-        let holder = if phase == Phase::Queued { Holder::Place(id) } else { Holder::Session(id) };
+        let holder = if phase == Phase::Queued {
+            Holder::Place(id)
+        } else {
+            Holder::Session(id)
+        };
         world.hold(instance.id, &claim.fleet, holder);
         world.insert(entry);
         if phase == Phase::Queued {
@@ -256,15 +340,22 @@ impl App {
         if let Some(e) = world.sessions.get_mut(&id) {
             e.todo.push_back(Todo::Route);
             match phase {
-                Phase::Ending if !exited => e.todo.push_back(Todo::Effect(Effect::Stop(instance.id))),
+                Phase::Ending if !exited => {
+                    e.todo.push_back(Todo::Effect(Effect::Stop(instance.id)))
+                }
                 // Its exit was handled before the restart: the next incarnation is what is missing.
                 Phase::Starting if exited && claim.replacing => {
                     e.session.phase = Phase::Replacing;
                     if let State::Exited(exit) = instance.state {
                         e.session.exit = Some(exit);
                     }
-                    let in_place = e.session.policy.on_crash == spawnpoint_core::lifecycle::OnCrash::Restart;
-                    e.todo.push_back(Todo::Effect(Effect::Acquire { generation, in_place, not_before: now }));
+                    let in_place =
+                        e.session.policy.on_crash == spawnpoint_core::lifecycle::OnCrash::Restart;
+                    e.todo.push_back(Todo::Effect(Effect::Acquire {
+                        generation,
+                        in_place,
+                        not_before: now,
+                    }));
                 }
                 _ => {}
             }
@@ -277,19 +368,30 @@ impl App {
         self.drive(id);
     }
 
-    fn revive_place(&self, world: &mut super::World, id: SessionId, instance: &Instance, claim: &Claim) {
+    fn revive_place(
+        &self,
+        world: &mut super::World,
+        id: SessionId,
+        instance: &Instance,
+        claim: &Claim,
+    ) {
         if matches!(instance.state, State::Gated)
             && let Some(f) = world.fleets.get_mut(&claim.fleet)
         {
             // Ids are made in order of arrival: so is the queue.
-            let at = f.queue.iter().position(|q| *q > id).unwrap_or(f.queue.len());
+            let at = f
+                .queue
+                .iter()
+                .position(|q| *q > id)
+                .unwrap_or(f.queue.len());
             f.queue.insert(at, id);
         }
     }
 
     /// A generation for an event about the session's present instance, or `None` for an echo of an older start in place.
     pub(super) fn generation_of(entry: &Entry, instance: &Instance) -> Option<Generation> {
-        let current = entry.session.instance == Some(instance.id) && instance.restarts >= entry.restarts;
+        let current =
+            entry.session.instance == Some(instance.id) && instance.restarts >= entry.restarts;
         current.then_some(entry.session.generation)
     }
 
@@ -297,8 +399,12 @@ impl App {
     pub(super) fn tell_session(self: &Arc<Self>, id: SessionId, instance: &Instance) {
         let generation = {
             let mut world = self.world();
-            let Some(entry) = world.sessions.get_mut(&id) else { return };
-            let Some(generation) = Self::generation_of(entry, instance) else { return };
+            let Some(entry) = world.sessions.get_mut(&id) else {
+                return;
+            };
+            let Some(generation) = Self::generation_of(entry, instance) else {
+                return;
+            };
             entry.address = instance.address;
             entry.label.clone_from(&instance.label);
             generation

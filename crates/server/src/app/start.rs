@@ -55,7 +55,10 @@ pub(crate) enum Started {
 
 impl App {
     /// Starts a session, or returns the one there is.
-    pub(crate) async fn new_session(self: &Arc<Self>, call: NewSession) -> Result<Started, Problem> {
+    pub(crate) async fn new_session(
+        self: &Arc<Self>,
+        call: NewSession,
+    ) -> Result<Started, Problem> {
         if let Some(mark) = &call.mark {
             let live = self.world().by_idempotency.contains_key(&mark.key_hash);
             if !live && let Some(record) = self.ended_under(mark).await? {
@@ -71,7 +74,8 @@ impl App {
         };
         let app = Arc::clone(self);
         // On its own task: a caller who hangs up must not leave a start half done.
-        self.tasks.spawn(async move { app.place_first(id, place).await });
+        self.tasks
+            .spawn(async move { app.place_first(id, place).await });
         self.durable(id).await?;
         Ok(Started::New(id))
     }
@@ -80,7 +84,12 @@ impl App {
         let life = i64::try_from(IDEMPOTENCY_LIFE.as_millis()).unwrap_or(i64::MAX);
         let oldest = self.clock.wall(self.now()).saturating_sub(life);
         let problem = |e: spawnpoint_store::StoreError| Problem::new(e.code(), e.to_string());
-        let Some((session, kept)) = self.records.by_idempotency(&mark.key_hash, oldest).await.map_err(problem)? else {
+        let Some((session, kept)) = self
+            .records
+            .by_idempotency(&mark.key_hash, oldest)
+            .await
+            .map_err(problem)?
+        else {
             return Ok(None);
         };
         if kept.body_hash != mark.body_hash {
@@ -94,17 +103,32 @@ impl App {
         let now = self.now();
         let mut world = self.world();
         if world.draining {
-            return Err(Problem::new(Code::ShuttingDown, "the server is shutting down; try another or again later"));
+            return Err(Problem::new(
+                Code::ShuttingDown,
+                "the server is shutting down; try another or again later",
+            ));
         }
         if let Some(mark) = &call.mark
             && let Some(id) = world.by_idempotency.get(&mark.key_hash).copied()
         {
-            let same = world.sessions.get(&id).and_then(|e| e.idempotency.as_ref()).is_some_and(|m| m.body_hash == mark.body_hash);
-            return if same { Ok(Reserved::Existing(id)) } else { Err(mismatch()) };
+            let same = world
+                .sessions
+                .get(&id)
+                .and_then(|e| e.idempotency.as_ref())
+                .is_some_and(|m| m.body_hash == mark.body_hash);
+            return if same {
+                Ok(Reserved::Existing(id))
+            } else {
+                Err(mismatch())
+            };
         }
         let fleet = &call.fleet.name;
         let mut left = None;
-        if let Some(id) = world.by_player.get(&(fleet.clone(), call.player.clone())).copied() {
+        if let Some(id) = world
+            .by_player
+            .get(&(fleet.clone(), call.player.clone()))
+            .copied()
+        {
             if !call.fresh {
                 return Ok(Reserved::Existing(id));
             }
@@ -123,9 +147,18 @@ impl App {
         }
         self.check_limits(&world, call)?;
         if let Some(old) = left {
-            let sole = world.sessions.get(&old).is_none_or(|e| e.session.roster.len() <= 1);
-            let event =
-                if sole { Event::End { reason: Reason::EndedByClient, by: call.by } } else { Event::Leave(call.player.clone()) };
+            let sole = world
+                .sessions
+                .get(&old)
+                .is_none_or(|e| e.session.roster.len() <= 1);
+            let event = if sole {
+                Event::End {
+                    reason: Reason::EndedByClient,
+                    by: call.by,
+                }
+            } else {
+                Event::Leave(call.player.clone())
+            };
             let _ = self.apply_in(&mut world, old, &event, now);
             world.release_player(fleet, &call.player, old);
         }
@@ -165,14 +198,22 @@ impl App {
         {
             return Err(Problem::new(
                 Code::QuotaExceeded,
-                format!("the key {key:?} has {most} live sessions, which is its quota; end some or raise sessions_per_key"),
+                format!(
+                    "the key {key:?} has {most} live sessions, which is its quota; end some or raise sessions_per_key"
+                ),
             ));
         }
         let Some(f) = world.fleets.get(&call.fleet.name) else {
-            return Err(Problem::new(Code::FleetNotFound, format!("there is no fleet {}", call.fleet.name)));
+            return Err(Problem::new(
+                Code::FleetNotFound,
+                format!("there is no fleet {}", call.fleet.name),
+            ));
         };
         if f.warm_ready.is_empty() && f.failures.degraded(self.now()) {
-            let wait = f.failures.held_until().map_or(1, |u| u.since(self.now()).as_secs() + 1);
+            let wait = f
+                .failures
+                .held_until()
+                .map_or(1, |u| u.since(self.now()).as_secs() + 1);
             let mut p = Problem::new(
                 Code::FleetDegraded,
                 format!(
@@ -191,15 +232,15 @@ impl App {
         let Some(mut commit) = self.world().sessions.get(&id).map(|e| e.commit.subscribe()) else {
             return Ok(());
         };
-        let result = match commit.wait_for(|c| *c != Commit::Pending).await {
-            Ok(c) => match &*c {
-                Commit::Failed(code, detail) => Err(Problem::new(*code, detail.clone())),
-                Commit::Pending | Commit::Durable => Ok(()),
-            },
-            // It came and went: its record tells.
-            Err(_) => Ok(()),
-        };
-        result
+        let settled = commit
+            .wait_for(|c| *c != Commit::Pending)
+            .await
+            .map(|c| c.clone());
+        match settled {
+            Ok(Commit::Failed(code, detail)) => Err(Problem::new(code, detail)),
+            // An error: it came and went, and its record tells.
+            Ok(Commit::Pending | Commit::Durable) | Err(_) => Ok(()),
+        }
     }
 
     async fn place_first(self: Arc<Self>, id: SessionId, place: Place) {
@@ -232,7 +273,12 @@ impl App {
     }
 
     /// Puts a session on its place. The place is given back when that fails.
-    pub(super) async fn put(self: &Arc<Self>, id: SessionId, place: Place, generation: Generation) -> Result<(), RuntimeError> {
+    pub(super) async fn put(
+        self: &Arc<Self>,
+        id: SessionId,
+        place: Place,
+        generation: Generation,
+    ) -> Result<(), RuntimeError> {
         let mut place = place;
         for tries in 0.. {
             let (instance, warm) = match place {
@@ -240,8 +286,17 @@ impl App {
                 Place::Cold(instance) => (instance, false),
                 Place::Wait | Place::Full => return self.gate(id, "capacity").await,
             };
-            let result = if warm { self.claim(id, instance, generation).await } else { self.start(id, instance, generation).await };
-            let Some(fleet) = self.world().sessions.get(&id).map(|e| e.session.fleet.clone()) else {
+            let result = if warm {
+                self.claim(id, instance, generation).await
+            } else {
+                self.start(id, instance, generation).await
+            };
+            let Some(fleet) = self
+                .world()
+                .sessions
+                .get(&id)
+                .map(|e| e.session.fleet.clone())
+            else {
                 self.discard_anywhere(instance);
                 return Ok(());
             };
@@ -250,10 +305,19 @@ impl App {
                     self.granted(id, instance, version, generation);
                     return Ok(());
                 }
-                Err(RuntimeError::Conflict | RuntimeError::Over | RuntimeError::NotFound | RuntimeError::OutcomeUnknown(_)) if warm => {
+                Err(
+                    RuntimeError::Conflict
+                    | RuntimeError::Over
+                    | RuntimeError::NotFound
+                    | RuntimeError::OutcomeUnknown(_),
+                ) if warm => {
                     // It died or changed under the claim: nobody's from now on, and the next one is tried.
                     self.discard(instance, &fleet);
-                    let how = if tries < WARM_TRIES { Choice::Admitted } else { Choice::Heal };
+                    let how = if tries < WARM_TRIES {
+                        Choice::Admitted
+                    } else {
+                        Choice::Heal
+                    };
                     place = self.world().choose(&fleet, id, how);
                 }
                 Err(e) => {
@@ -270,18 +334,36 @@ impl App {
     }
 
     /// Binds a warm instance: the claim, with everything that must survive in one write.
-    async fn claim(&self, id: SessionId, instance: InstanceId, generation: Generation) -> Result<Version, RuntimeError> {
-        let Some(version) = self.world().instances.get(&instance).map(|i| i.version) else { return Err(RuntimeError::NotFound) };
-        let Some(draft) = self.draft_claim(id, instance, generation, true) else { return Err(RuntimeError::Over) };
-        let facts = Facts { session: id, document: draft.document.clone() };
-        let result = match self.runtime.bind(instance, version, facts.clone(), Some(draft.file.clone())).await {
+    async fn claim(
+        &self,
+        id: SessionId,
+        instance: InstanceId,
+        generation: Generation,
+    ) -> Result<Version, RuntimeError> {
+        let Some(version) = self.world().instances.get(&instance).map(|i| i.version) else {
+            return Err(RuntimeError::NotFound);
+        };
+        let Some(draft) = self.draft_claim(id, instance, generation, true) else {
+            return Err(RuntimeError::Over);
+        };
+        let facts = Facts {
+            session: id,
+            document: draft.document.clone(),
+        };
+        let result = match self
+            .runtime
+            .bind(instance, version, facts.clone(), Some(draft.file.clone()))
+            .await
+        {
             Err(RuntimeError::Conflict) => {
                 // Its version may have moved without anybody taking it.
                 let seen = self.runtime.get(instance).await?;
                 if seen.facts.is_some() {
                     return Err(RuntimeError::Conflict);
                 }
-                self.runtime.bind(instance, seen.version, facts, Some(draft.file)).await
+                self.runtime
+                    .bind(instance, seen.version, facts, Some(draft.file))
+                    .await
             }
             other => other,
         };
@@ -294,8 +376,15 @@ impl App {
     }
 
     /// Orders an instance that is bound from the start.
-    async fn start(&self, id: SessionId, instance: InstanceId, generation: Generation) -> Result<Version, RuntimeError> {
-        let Some(draft) = self.draft_claim(id, instance, generation, false) else { return Err(RuntimeError::Over) };
+    async fn start(
+        &self,
+        id: SessionId,
+        instance: InstanceId,
+        generation: Generation,
+    ) -> Result<Version, RuntimeError> {
+        let Some(draft) = self.draft_claim(id, instance, generation, false) else {
+            return Err(RuntimeError::Over);
+        };
         let order = self.order_for(&draft.fleet, instance, Some((id, &draft)), false);
         let mut tries = 0;
         let seen = loop {
@@ -318,7 +407,13 @@ impl App {
     }
 
     /// The claim as it will be once the instance is granted, before it is.
-    fn draft_claim(&self, id: SessionId, instance: InstanceId, generation: Generation, warm: bool) -> Option<Draft> {
+    fn draft_claim(
+        &self,
+        id: SessionId,
+        instance: InstanceId,
+        generation: Generation,
+        warm: bool,
+    ) -> Option<Draft> {
         let now = self.now();
         let mut world = self.world();
         let entry = world.sessions.get_mut(&id)?;
@@ -327,7 +422,16 @@ impl App {
         }
         entry.start.warm = warm;
         entry.start.drafted = Some(now);
-        let granted = step(&entry.session, &Event::Granted { instance, generation }, now).ok()?.next;
+        let granted = step(
+            &entry.session,
+            &Event::Granted {
+                instance,
+                generation,
+            },
+            now,
+        )
+        .ok()?
+        .next;
         let before = std::mem::replace(&mut entry.session, granted);
         let draft = Draft {
             document: revive::document(entry, self.clock.as_ref()),
@@ -349,7 +453,10 @@ impl App {
         let mut env = BTreeMap::new();
         env.insert("SPAWNPOINT_PUBLIC_KEYS".to_owned(), self.keys.ring.to_env());
         if let Some(url) = &self.sdk_url
-            && let Ok(token) = self.keys.signing.sign_instance(&InstanceClaims { iid: instance, fleet: fleet.name.clone() })
+            && let Ok(token) = self.keys.signing.sign_instance(&InstanceClaims {
+                iid: instance,
+                fleet: fleet.name.clone(),
+            })
         {
             env.insert("SPAWNPOINT_URL".to_owned(), url.clone());
             env.insert("SPAWNPOINT_TOKEN".to_owned(), token);
@@ -359,24 +466,47 @@ impl App {
             fleet: fleet.name.clone(),
             template: fleet.template.clone(),
             gated,
-            facts: bound.map(|(session, d)| Facts { session, document: d.document.clone() }),
+            facts: bound.map(|(session, d)| Facts {
+                session,
+                document: d.document.clone(),
+            }),
             session_file: bound.map(|(_, d)| d.file.clone()),
             env,
         }
     }
 
     /// The instance is the session's, durably: the step, without writing again what was just written.
-    pub(super) fn granted(self: &Arc<Self>, id: SessionId, instance: InstanceId, version: Version, generation: Generation) {
+    pub(super) fn granted(
+        self: &Arc<Self>,
+        id: SessionId,
+        instance: InstanceId,
+        version: Version,
+        generation: Generation,
+    ) {
         let now = self.now();
         let mut world = self.world();
-        let drafted = world.sessions.get(&id).and_then(|e| e.start.drafted).unwrap_or(now);
-        let result = self.apply_in(&mut world, id, &Event::Granted { instance, generation }, drafted);
+        let drafted = world
+            .sessions
+            .get(&id)
+            .and_then(|e| e.start.drafted)
+            .unwrap_or(now);
+        let result = self.apply_in(
+            &mut world,
+            id,
+            &Event::Granted {
+                instance,
+                generation,
+            },
+            drafted,
+        );
         let seen = world.instances.get(&instance).cloned();
         match result {
             Ok(_) => {
                 if let Some(entry) = world.sessions.get_mut(&id) {
                     entry.version = version;
-                    entry.todo.retain(|t| !matches!(t, Todo::Effect(Effect::Save)));
+                    entry
+                        .todo
+                        .retain(|t| !matches!(t, Todo::Effect(Effect::Save)));
                     entry.unsaved = 0;
                     let document = revive::document(entry, self.clock.as_ref());
                     if entry.saved.as_ref() != Some(&document) {
@@ -412,7 +542,11 @@ impl App {
     }
 
     fn discard_anywhere(self: &Arc<Self>, instance: InstanceId) {
-        let fleet = self.world().instances.get(&instance).map(|i| i.fleet.clone());
+        let fleet = self
+            .world()
+            .instances
+            .get(&instance)
+            .map(|i| i.fleet.clone());
         if let Some(fleet) = fleet {
             self.discard(instance, &fleet);
         } else {
@@ -422,11 +556,17 @@ impl App {
     }
 
     /// Holds a session's place in the queue durably.
-    async fn gate(self: &Arc<Self>, id: SessionId, waiting_for: &'static str) -> Result<(), RuntimeError> {
+    async fn gate(
+        self: &Arc<Self>,
+        id: SessionId,
+        waiting_for: &'static str,
+    ) -> Result<(), RuntimeError> {
         let instance = InstanceId::new(uuid::Uuid::now_v7());
         let draft = {
             let mut world = self.world();
-            let Some(entry) = world.sessions.get_mut(&id) else { return Ok(()) };
+            let Some(entry) = world.sessions.get_mut(&id) else {
+                return Ok(());
+            };
             entry.waiting_for = waiting_for;
             entry.start.placed = None;
             let draft = Draft {
@@ -449,7 +589,10 @@ impl App {
         let mut world = self.world();
         world.instances.insert(instance, seen);
         let now = self.now();
-        if self.apply_in(&mut world, id, &Event::Gated(instance), now).is_err() {
+        if self
+            .apply_in(&mut world, id, &Event::Gated(instance), now)
+            .is_err()
+        {
             drop(world);
             self.discard(instance, &draft.fleet.name);
             return Ok(());
@@ -462,7 +605,13 @@ impl App {
         }
         let position = world.position(&draft.fleet.name, id).unwrap_or(1);
         drop(world);
-        self.tell(id, EventBody::Queued { position, waiting_for: waiting_for.to_owned() });
+        self.tell(
+            id,
+            EventBody::Queued {
+                position,
+                waiting_for: waiting_for.to_owned(),
+            },
+        );
         self.drive(id);
         self.plan_now.notify_one();
         Ok(())
@@ -472,7 +621,13 @@ impl App {
     pub(super) fn admit(self: &Arc<Self>, fleet: &FleetName, n: u32) {
         for _ in 0..n {
             let mut world = self.world();
-            let Some(id) = world.fleets.get_mut(fleet).and_then(|f| f.queue.pop_front()) else { return };
+            let Some(id) = world
+                .fleets
+                .get_mut(fleet)
+                .and_then(|f| f.queue.pop_front())
+            else {
+                return;
+            };
             let place = world.choose(fleet, id, Choice::Admitted);
             if matches!(place, Place::Wait | Place::Full) {
                 if let Some(f) = world.fleets.get_mut(fleet) {
@@ -482,12 +637,22 @@ impl App {
             }
             drop(world);
             let app = Arc::clone(self);
-            self.tasks.spawn(async move { app.place_admitted(id, place).await });
+            self.tasks
+                .spawn(async move { app.place_admitted(id, place).await });
         }
     }
 
     async fn place_admitted(self: Arc<Self>, id: SessionId, place: Place) {
-        let Some((fleet, gated)) = self.world().sessions.get(&id).map(|e| (e.session.fleet.clone(), e.session.instance)) else {
+        let known = self.with_world(|w| {
+            w.sessions.get(&id).map(|e| {
+                (
+                    e.session.fleet.clone(),
+                    e.session.instance,
+                    e.session.generation,
+                )
+            })
+        });
+        let Some((fleet, gated, generation)) = known else {
             if let Place::Warm(i) | Place::Cold(i) = place {
                 self.discard_anywhere(i);
             }
@@ -500,10 +665,10 @@ impl App {
                     world.drop_instance(fresh, &fleet);
                     world.hold(gated, &fleet, Holder::Session(id));
                 });
-                self.release(id, gated).await
+                self.release(id, gated, generation).await
             }
             (place, gated) => {
-                let result = self.put(id, place, Generation::FIRST).await;
+                let result = self.put(id, place, generation).await;
                 if result.is_ok()
                     && let Some(gated) = gated
                 {
@@ -519,7 +684,11 @@ impl App {
                 world.hold(gated, &fleet, Holder::Place(id));
             }
             if let Some(entry) = world.sessions.get_mut(&id) {
-                entry.waiting_for = if e.code() == Code::PortsExhausted { "ports_exhausted" } else { "schedule" };
+                entry.waiting_for = if e.code() == Code::PortsExhausted {
+                    "ports_exhausted"
+                } else {
+                    "schedule"
+                };
                 entry.start.placed = None;
                 if let Some(f) = world.fleets.get_mut(&fleet) {
                     f.queue.push_front(id);
@@ -529,16 +698,31 @@ impl App {
         self.drive(id);
     }
 
-    async fn release(self: &Arc<Self>, id: SessionId, gated: InstanceId) -> Result<(), RuntimeError> {
-        let Some(draft) = self.draft_claim(id, gated, Generation::FIRST, false) else { return Ok(()) };
-        let Some(version) = self.world().sessions.get(&id).map(|e| e.version) else { return Ok(()) };
-        let facts = Facts { session: id, document: draft.document.clone() };
-        let bound = self.runtime.bind(gated, version, facts, Some(draft.file)).await?;
+    async fn release(
+        self: &Arc<Self>,
+        id: SessionId,
+        gated: InstanceId,
+        generation: Generation,
+    ) -> Result<(), RuntimeError> {
+        let Some(draft) = self.draft_claim(id, gated, generation, false) else {
+            return Ok(());
+        };
+        let Some(version) = self.world().sessions.get(&id).map(|e| e.version) else {
+            return Ok(());
+        };
+        let facts = Facts {
+            session: id,
+            document: draft.document.clone(),
+        };
+        let bound = self
+            .runtime
+            .bind(gated, version, facts, Some(draft.file))
+            .await?;
         if let Some(entry) = self.world().sessions.get_mut(&id) {
             entry.written(bound, draft.document);
         }
         let version = self.runtime.release(gated, bound).await?;
-        self.granted(id, gated, version, Generation::FIRST);
+        self.granted(id, gated, version, generation);
         Ok(())
     }
 }

@@ -8,8 +8,8 @@ use spawnpoint_core::time::Known;
 use spawnpoint_core::{FleetName, Moment, PlayerId, SessionId};
 use spawnpoint_runtime::Protocol;
 use spawnpoint_wire::api::{
-    ClientClaim, Connection, DeadlineView, DecisionView, EndView, FleetView, InstanceView, MatchPlayerView, MatchView, PlanView,
-    PlayerView, QueuePlace, SessionView, Why,
+    ClientClaim, Connection, DeadlineView, DecisionView, EndView, FleetView, InstanceView,
+    MatchPlayerView, MatchView, PlanView, PlayerView, QueuePlace, SessionView, Why,
 };
 use spawnpoint_wire::problem::Problem;
 
@@ -41,10 +41,22 @@ impl Addressing {
             };
             let (authority, base) = rest.split_once('/').unwrap_or((rest, ""));
             let base = base.trim_end_matches('/');
-            let base = if base.is_empty() { String::new() } else { format!("/{base}") };
-            return Self { tls, authority: authority.to_owned(), base };
+            let base = if base.is_empty() {
+                String::new()
+            } else {
+                format!("/{base}")
+            };
+            return Self {
+                tls,
+                authority: authority.to_owned(),
+                base,
+            };
         }
-        Self { tls: false, authority: host.unwrap_or("localhost:8080").to_owned(), base: String::new() }
+        Self {
+            tls: false,
+            authority: host.unwrap_or("localhost:8080").to_owned(),
+            base: String::new(),
+        }
     }
 
     fn host_port(&self) -> (String, u16) {
@@ -59,13 +71,21 @@ impl Addressing {
     }
 
     fn ws(&self, id: SessionId) -> String {
-        format!("{}://{}{}/session/{id}", if self.tls { "wss" } else { "ws" }, self.authority, self.base)
+        format!(
+            "{}://{}{}/session/{id}",
+            if self.tls { "wss" } else { "ws" },
+            self.authority,
+            self.base
+        )
     }
 
     fn share(&self, id: SessionId, invite: Option<&str>) -> String {
         let scheme = if self.tls { "https" } else { "http" };
         let invite = invite.map(|i| format!("&invite={i}")).unwrap_or_default();
-        format!("{scheme}://{}{}/play?join={id}{invite}", self.authority, self.base)
+        format!(
+            "{scheme}://{}{}/play?join={id}{invite}",
+            self.authority, self.base
+        )
     }
 }
 
@@ -76,19 +96,40 @@ struct Dial {
 }
 
 fn dial(entry: &Entry, at: &Addressing) -> Dial {
-    let web = matches!(entry.fleet.template.protocol, Protocol::WebSocket | Protocol::Http);
+    let web = matches!(
+        entry.fleet.template.protocol,
+        Protocol::WebSocket | Protocol::Http
+    );
     match entry.fleet.expose {
         Expose::Gateway => {
             let (host, port) = at.host_port();
-            Dial { ws: web.then(|| at.ws(entry.session.id)), host: Some(host), port: Some(port) }
+            Dial {
+                ws: web.then(|| at.ws(entry.session.id)),
+                host: Some(host),
+                port: Some(port),
+            }
         }
         Expose::HostPort => {
-            let Some(address) = entry.address else { return Dial { ws: None, host: None, port: None } };
+            let Some(address) = entry.address else {
+                return Dial {
+                    ws: None,
+                    host: None,
+                    port: None,
+                };
+            };
             // The instance listens on every address of this machine: the player dials the one they reached us by.
             let host = at.host_port().0;
-            let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            let shown = if host.contains(':') {
+                format!("[{host}]")
+            } else {
+                host.clone()
+            };
             let ws = web.then(|| format!("ws://{shown}:{}/", address.port()));
-            Dial { ws, host: Some(host), port: Some(address.port()) }
+            Dial {
+                ws,
+                host: Some(host),
+                port: Some(address.port()),
+            }
         }
     }
 }
@@ -96,17 +137,26 @@ fn dial(entry: &Entry, at: &Addressing) -> Dial {
 impl App {
     fn queue_place(&self, world: &World, entry: &Entry) -> Option<QueuePlace> {
         (entry.session.phase == Phase::Queued).then(|| QueuePlace {
-            position: world.position(&entry.session.fleet, entry.session.id).unwrap_or(1),
+            position: world
+                .position(&entry.session.fleet, entry.session.id)
+                .unwrap_or(1),
             deadline: self.text(entry.session.queue_deadline),
             waiting_for: entry.waiting_for.to_owned(),
         })
     }
 
     /// How `player` plays this session, with a token of theirs.
-    pub(crate) fn connection(&self, id: SessionId, player: Option<&PlayerId>, at: &Addressing) -> Result<Connection, Problem> {
+    pub(crate) fn connection(
+        &self,
+        id: SessionId,
+        player: Option<&PlayerId>,
+        at: &Addressing,
+    ) -> Result<Connection, Problem> {
         let token = player.map(|p| self.token(id, p)).transpose()?;
         let world = self.world();
-        let Some(entry) = world.sessions.get(&id) else { return Err(super::calls::unknown_session(id)) };
+        let Some(entry) = world.sessions.get(&id) else {
+            return Err(super::calls::unknown_session(id));
+        };
         let s = &entry.session;
         let d = dial(entry, at);
         let ws_url = d.ws.map(|u| match &token {
@@ -129,8 +179,12 @@ impl App {
             share_url: share,
             connect_host: d.host,
             connect_port: d.port,
-            protocol: wire_protocol(entry.fleet.template.protocol).as_str().to_owned(),
-            token_expires_at: token.as_ref().map(|(_, exp)| wall_text(exp.saturating_mul(1000))),
+            protocol: wire_protocol(entry.fleet.template.protocol)
+                .as_str()
+                .to_owned(),
+            token_expires_at: token
+                .as_ref()
+                .map(|(_, exp)| wall_text(exp.saturating_mul(1000))),
             token: token.map(|(t, _)| t),
             player_id: player.map(ToString::to_string),
             players: s.roster.iter().map(|p| p.id.to_string()).collect(),
@@ -143,7 +197,11 @@ impl App {
     }
 
     /// The connection of a session that has ended, for a repeated call.
-    pub(crate) fn ended_connection(&self, r: &MatchRecord, player: Option<&PlayerId>) -> Connection {
+    pub(crate) fn ended_connection(
+        &self,
+        r: &MatchRecord,
+        player: Option<&PlayerId>,
+    ) -> Connection {
         let fleet = self.config.load().fleet(&r.fleet).cloned();
         let protocol = fleet.map_or("websocket", |f| wire_protocol(f.template.protocol).as_str());
         Connection {
@@ -170,7 +228,12 @@ impl App {
     }
 
     /// One live session.
-    pub(crate) fn session_view(&self, world: &World, entry: &Entry, at: &Addressing) -> SessionView {
+    pub(crate) fn session_view(
+        &self,
+        world: &World,
+        entry: &Entry,
+        at: &Addressing,
+    ) -> SessionView {
         let s = &entry.session;
         let d = dial(entry, at);
         let due = cull(s);
@@ -196,7 +259,9 @@ impl App {
             ws_url: d.ws,
             connect_host: d.host,
             connect_port: d.port,
-            protocol: wire_protocol(entry.fleet.template.protocol).as_str().to_owned(),
+            protocol: wire_protocol(entry.fleet.template.protocol)
+                .as_str()
+                .to_owned(),
             instance: s.instance.map(|i| InstanceView {
                 id: i.to_string(),
                 label: entry.label.clone(),
@@ -243,7 +308,11 @@ impl App {
         let due = cull(s);
         let deadlines = self.deadlines(s);
         let known = matches!(s.sight, Known::Is(()));
-        let held_by = self.held_by.lock().unwrap_or_else(std::sync::PoisonError::into_inner).map(str::to_owned);
+        let held_by = self
+            .held_by
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .map(str::to_owned);
         Why {
             session_id: s.id.to_string(),
             phase: s.phase.as_str().to_owned(),
@@ -268,14 +337,25 @@ impl App {
             recent_crashes: s.crashes.len(),
             receipt: entry.receipt.map(Into::into),
             end: self.end_view(s),
-            decisions: entry.decisions.iter().map(|d| self.decision_view(d)).collect(),
+            decisions: entry
+                .decisions
+                .iter()
+                .map(|d| self.decision_view(d))
+                .collect(),
         }
     }
 
     fn deadlines(&self, s: &Session) -> Vec<DeadlineView> {
-        let mut all: Vec<(Moment, Reason)> = spawnpoint_core::lifecycle::deadlines(s).map(|c| (c.at, c.reason)).collect();
+        let mut all: Vec<(Moment, Reason)> = spawnpoint_core::lifecycle::deadlines(s)
+            .map(|c| (c.at, c.reason))
+            .collect();
         all.sort_by_key(|(at, _)| *at);
-        all.into_iter().map(|(at, r)| DeadlineView { reason: r.as_str().to_owned(), at: self.text(at) }).collect()
+        all.into_iter()
+            .map(|(at, r)| DeadlineView {
+                reason: r.as_str().to_owned(),
+                at: self.text(at),
+            })
+            .collect()
     }
 
     fn summary(&self, entry: &Entry, due: Option<Cull>, now: Moment) -> String {
@@ -285,20 +365,34 @@ impl App {
             Phase::Starting => "Its game server is starting.".to_owned(),
             Phase::Ready => "Its game server accepts players and nobody has come yet.".to_owned(),
             Phase::Running => match (s.sight, s.present(now)) {
-                (Known::Unknown { .. }, _) => "It runs; who is connected is not known until the gateways have reported.".to_owned(),
+                (Known::Unknown { .. }, _) => {
+                    "It runs; who is connected is not known until the gateways have reported."
+                        .to_owned()
+                }
                 (_, 0) => "Everybody has left; it waits for somebody to come back.".to_owned(),
                 (_, 1) => "One player is connected.".to_owned(),
                 (_, n) => format!("{n} players are connected."),
             },
-            Phase::Replacing => format!("Its game server died; incarnation {} is being started.", s.generation),
+            Phase::Replacing => format!(
+                "Its game server died; incarnation {} is being started.",
+                s.generation
+            ),
             Phase::Ending | Phase::Ended => match s.ending {
                 Some(e) => {
-                    return format!("It is ending: {} (by {}) at {}.", e.reason.as_str(), e.by.as_str(), self.text(e.at));
+                    return format!(
+                        "It is ending: {} (by {}) at {}.",
+                        e.reason.as_str(),
+                        e.by.as_str(),
+                        self.text(e.at)
+                    );
                 }
                 None => return "It is ending.".to_owned(),
             },
         };
-        let busy = s.busy_until.filter(|b| *b > now).map(|b| format!(" A quiet worker keeps it alive until {}.", self.text(b)));
+        let busy = s
+            .busy_until
+            .filter(|b| *b > now)
+            .map(|b| format!(" A quiet worker keeps it alive until {}.", self.text(b)));
         let would = match due {
             None => " Nothing would end it by itself.".to_owned(),
             Some(c) => format!(
@@ -318,12 +412,18 @@ impl App {
         let claims = f.claims_warm + f.claims_cold;
         FleetView {
             name: name.to_string(),
-            protocol: wire_protocol(f.config.template.protocol).as_str().to_owned(),
+            protocol: wire_protocol(f.config.template.protocol)
+                .as_str()
+                .to_owned(),
             expose: match f.config.expose {
                 Expose::Gateway => "gateway".to_owned(),
                 Expose::HostPort => "hostPort".to_owned(),
             },
-            warm_target: if f.config.warm_allowed { f.config.warm } else { 0 },
+            warm_target: if f.config.warm_allowed {
+                f.config.warm
+            } else {
+                0
+            },
             warm,
             starting: count(f.warm.len()) - warm,
             queued: count(f.queue.len()),
@@ -350,15 +450,23 @@ impl App {
 
 /// A match record as it is shown.
 pub(crate) fn match_view(r: &MatchRecord, with_log: bool) -> MatchView {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a match are far below 2^52")]
-    let duration_s = r.started_at.map(|s| r.ended_at.saturating_sub(s).max(0) as f64 / 1000.0);
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds of a match are far below 2^52"
+    )]
+    let duration_s = r
+        .started_at
+        .map(|s| r.ended_at.saturating_sub(s).max(0) as f64 / 1000.0);
     MatchView {
         session_id: r.session.to_string(),
         fleet: r.fleet.to_string(),
         players: r
             .players
             .iter()
-            .map(|p| MatchPlayerView { player_id: p.player.to_string(), joined_at: wall_text(p.joined_at) })
+            .map(|p| MatchPlayerView {
+                player_id: p.player.to_string(),
+                joined_at: wall_text(p.joined_at),
+            })
             .collect(),
         server: r.server.clone(),
         instance: r.instance.map(|i| i.to_string()),
@@ -373,7 +481,10 @@ pub(crate) fn match_view(r: &MatchRecord, with_log: bool) -> MatchView {
         exit_code: r.exit_code,
         exit_signal: r.exit_signal,
         oom: r.oom,
-        results: r.results.as_deref().and_then(|t| serde_json::from_str(t).ok()),
+        results: r
+            .results
+            .as_deref()
+            .and_then(|t| serde_json::from_str(t).ok()),
         results_error: r.results_error.clone(),
         receipt: r.receipt.map(Into::into),
         log_tail: with_log.then(|| String::from_utf8_lossy(&r.log_tail).into_owned()),
@@ -388,15 +499,33 @@ mod tests {
     fn addresses_follow_the_public_url_or_the_request() {
         let id = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
         let a = Addressing::new(Some("https://games.example.com"), Some("evil"));
-        assert_eq!(a.ws(id), "wss://games.example.com/session/01890a5d-ac96-774b-bcce-b302099a8057");
+        assert_eq!(
+            a.ws(id),
+            "wss://games.example.com/session/01890a5d-ac96-774b-bcce-b302099a8057"
+        );
         assert_eq!(a.host_port(), ("games.example.com".to_owned(), 443));
         let b = Addressing::new(None, Some("127.0.0.1:8080"));
-        assert_eq!(b.ws(id), "ws://127.0.0.1:8080/session/01890a5d-ac96-774b-bcce-b302099a8057");
+        assert_eq!(
+            b.ws(id),
+            "ws://127.0.0.1:8080/session/01890a5d-ac96-774b-bcce-b302099a8057"
+        );
         assert_eq!(b.host_port(), ("127.0.0.1".to_owned(), 8080));
-        assert_eq!(b.share(id, Some("x")), "http://127.0.0.1:8080/play?join=01890a5d-ac96-774b-bcce-b302099a8057&invite=x");
+        assert_eq!(
+            b.share(id, Some("x")),
+            "http://127.0.0.1:8080/play?join=01890a5d-ac96-774b-bcce-b302099a8057&invite=x"
+        );
         let c = Addressing::new(Some("https://example.com/games/"), None);
-        assert_eq!(c.ws(id), "wss://example.com/games/session/01890a5d-ac96-774b-bcce-b302099a8057");
-        assert_eq!(Addressing::new(None, Some("[::1]:8080")).host_port(), ("::1".to_owned(), 8080));
-        assert_eq!(Addressing::new(None, Some("[::1]")).host_port(), ("::1".to_owned(), 80));
+        assert_eq!(
+            c.ws(id),
+            "wss://example.com/games/session/01890a5d-ac96-774b-bcce-b302099a8057"
+        );
+        assert_eq!(
+            Addressing::new(None, Some("[::1]:8080")).host_port(),
+            ("::1".to_owned(), 8080)
+        );
+        assert_eq!(
+            Addressing::new(None, Some("[::1]")).host_port(),
+            ("::1".to_owned(), 80)
+        );
     }
 }

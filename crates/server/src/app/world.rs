@@ -104,7 +104,11 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn new(session: Session, fleet: Arc<FleetConfig>, invite: String) -> Self {
         Self {
-            ever: session.roster.iter().map(|p| (p.id.clone(), p.joined_at)).collect(),
+            ever: session
+                .roster
+                .iter()
+                .map(|p| (p.id.clone(), p.joined_at))
+                .collect(),
             joinable: session.policy.joinable,
             session,
             fleet,
@@ -153,13 +157,25 @@ impl Entry {
         };
         let queue_ms = until(self.start.placed);
         let claim_ms = until(self.start.claimed);
-        let timings = instance.filter(|_| !self.start.warm).map(|i| i.timings).unwrap_or_default();
+        let timings = instance
+            .filter(|_| !self.start.warm)
+            .map(|i| i.timings)
+            .unwrap_or_default();
         let pull_ms = until(timings.pulled_at);
         let schedule_ms = until(timings.spawned_at);
         let boot_ms = until(timings.ready_at);
         let dial_ms = until(Some(ready_at));
-        let total_ms = u64::try_from(ready_at.since(self.session.created_at).as_millis()).unwrap_or(u64::MAX);
-        Receipt { queue_ms, schedule_ms, pull_ms, boot_ms, claim_ms, dial_ms, total_ms }
+        let total_ms =
+            u64::try_from(ready_at.since(self.session.created_at).as_millis()).unwrap_or(u64::MAX);
+        Receipt {
+            queue_ms,
+            schedule_ms,
+            pull_ms,
+            boot_ms,
+            claim_ms,
+            dial_ms,
+            total_ms,
+        }
     }
 }
 
@@ -229,7 +245,9 @@ impl FleetState {
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.config.max_instances.is_none_or(|max| self.instances() < max)
+        self.config
+            .max_instances
+            .is_none_or(|max| self.instances() < max)
     }
 
     pub(crate) fn pool(&self) -> Pool {
@@ -300,7 +318,8 @@ impl World {
     pub(crate) fn insert(&mut self, entry: Entry) {
         let id = entry.session.id;
         for p in &entry.session.roster {
-            self.by_player.insert((entry.session.fleet.clone(), p.id.clone()), id);
+            self.by_player
+                .insert((entry.session.fleet.clone(), p.id.clone()), id);
         }
         if let Some(mark) = &entry.idempotency {
             self.by_idempotency.insert(mark.key_hash.clone(), id);
@@ -342,7 +361,12 @@ impl World {
     }
 
     /// The player is not in this session any more, as far as "one live session per fleet" goes.
-    pub(crate) fn release_player(&mut self, fleet: &FleetName, player: &PlayerId, session: SessionId) {
+    pub(crate) fn release_player(
+        &mut self,
+        fleet: &FleetName,
+        player: &PlayerId,
+        session: SessionId,
+    ) {
         let key = (fleet.clone(), player.clone());
         if self.by_player.get(&key) == Some(&session) {
             self.by_player.remove(&key);
@@ -352,7 +376,9 @@ impl World {
     /// Where a session of this fleet can be placed. The instance is the session's from here on, before anything is issued, so that
     /// no two sessions choose one and no stale view starts too many.
     pub(crate) fn choose(&mut self, fleet: &FleetName, session: SessionId, how: Choice) -> Place {
-        let Some(f) = self.fleets.get_mut(fleet) else { return Place::Full };
+        let Some(f) = self.fleets.get_mut(fleet) else {
+            return Place::Full;
+        };
         if how != Choice::New || f.queue.is_empty() {
             if let Some(warm) = f.take_warm() {
                 f.claims_warm += 1;
@@ -366,13 +392,19 @@ impl World {
                 return Place::Cold(id);
             }
         }
-        if f.queue.len() < MAX_QUEUED { Place::Wait } else { Place::Full }
+        if f.queue.len() < MAX_QUEUED {
+            Place::Wait
+        } else {
+            Place::Full
+        }
     }
 
     /// Says whose an instance is, and keeps the fleet's counts true.
     pub(crate) fn hold(&mut self, instance: InstanceId, fleet: &FleetName, holder: Holder) {
         let old = self.holders.insert(instance, holder);
-        let Some(f) = self.fleets.get_mut(fleet) else { return };
+        let Some(f) = self.fleets.get_mut(fleet) else {
+            return;
+        };
         f.uncount(instance, old);
         match holder {
             Holder::Session(_) => f.claimed += 1,
@@ -392,7 +424,9 @@ impl World {
 
     /// Sets the moment at which a session must be looked at next.
     pub(crate) fn arm(&mut self, id: SessionId, now: Moment) {
-        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        let Some(entry) = self.sessions.get_mut(&id) else {
+            return;
+        };
         let next = entry.session.next_look(now);
         if next == entry.timer {
             return;
@@ -408,7 +442,12 @@ impl World {
 
     /// Place in the queue, 1 is next.
     pub(crate) fn position(&self, fleet: &FleetName, id: SessionId) -> Option<u32> {
-        let at = self.fleets.get(fleet)?.queue.iter().position(|s| *s == id)?;
+        let at = self
+            .fleets
+            .get(fleet)?
+            .queue
+            .iter()
+            .position(|s| *s == id)?;
         u32::try_from(at + 1).ok()
     }
 }

@@ -101,7 +101,7 @@ impl ConfigError {
 
 /// The known name closest to `name`, when one is close enough to be what was meant.
 #[must_use]
-pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(super) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     // Longer input than any key of ours is no typing mistake, and the distance below is quadratic.
     let name: Vec<char> = name.chars().take(64).collect();
     let allowed = (name.len() / 3).clamp(1, 3);

@@ -123,9 +123,11 @@ fn read_template(r: &mut Reader<'_>, s: &Section, expose: Option<Expose>) -> Opt
     }
     let command = r.get(s, &fleet::COMMAND);
     let env = r.get(s, &fleet::ENV);
+    // Scripts and data named in arguments lie beside the file; an instance's own directory would be empty.
     let workdir = r
         .get(s, &fleet::WORKDIR)
-        .map(|w| r.place(s, &fleet::WORKDIR.meta, w));
+        .map(|w| r.place(s, &fleet::WORKDIR.meta, w))
+        .or_else(|| r.overrides.base_dir.clone());
     let (cpu, memory) = (r.get(s, &fleet::CPU), r.get(s, &fleet::MEMORY));
     let port = r.get(s, &fleet::PORT);
     let (protocol, ready) = (r.get(s, &fleet::PROTOCOL), r.get(s, &fleet::READY));

@@ -15,7 +15,7 @@ use super::{ApiKey, Expose};
 
 /// What holds when nobody says anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fallback {
+pub(super) enum Fallback {
     /// This value, spelled as in a variable.
     Value(&'static str),
     /// What these words say; worked out by the parser.
@@ -26,7 +26,7 @@ pub enum Fallback {
 
 /// What is known of a key, whatever its type.
 #[derive(Debug)]
-pub struct Meta {
+pub(super) struct Meta {
     /// Its name within its section, snake_case, `run.` for the inner table.
     pub name: &'static str,
     /// Variables that set it besides `SPAWNPOINT_<SECTION>_<KEY>`.
@@ -272,9 +272,9 @@ pub(super) mod fleet {
     pub(crate) static WORKDIR: Key<PathBuf> = key(
         "run.workdir",
         "path",
-        Words("the instance's own directory"),
+        Words("the file's directory; without a file the instance's own"),
         convert::path,
-        "Working directory, from the file's directory.",
+        "Working directory of the game; a relative one begins at the file's directory.",
     );
     pub(crate) static CPU: Key<u32> = key(
         "run.cpu",

@@ -95,6 +95,10 @@ fn a_minimal_file_has_the_documented_defaults() {
     );
     assert_eq!(f.template.command, ["/srv/game/./arena"]);
     assert_eq!(
+        f.template.workdir.as_deref(),
+        Some(std::path::Path::new("/srv/game"))
+    );
+    assert_eq!(
         (f.warm, f.warm_allowed, f.warm_max_age, f.max_instances),
         (0, true, None, None)
     );

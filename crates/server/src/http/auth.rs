@@ -35,7 +35,10 @@ impl GuestLimiter {
         }
         let Some(peer) = peer else { return Ok(()) };
         self.0.check_key(&block(peer)).map_err(|_| {
-            Failure(Problem::new(Code::RateLimited, "too many games were started from this address; wait a minute"))
+            Failure(Problem::new(
+                Code::RateLimited,
+                "too many games were started from this address; wait a minute",
+            ))
         })
     }
 }
@@ -47,7 +50,9 @@ fn block(peer: IpAddr) -> IpAddr {
             Some(v4) => IpAddr::V4(v4),
             None => {
                 let mut bytes = v6.octets();
-                bytes.get_mut(8..).map(|low| low.fill(0));
+                if let Some(low) = bytes.get_mut(8..) {
+                    low.fill(0);
+                }
                 IpAddr::from(bytes)
             }
         },
@@ -66,7 +71,11 @@ impl Call {
     pub(crate) fn caller(&self, ctx: &Ctx, body_token: Option<&str>) -> Result<Caller, Failure> {
         let config = ctx.app.config.load();
         let server = &config.server;
-        let sent = self.bearer().or(body_token).or_else(|| self.param("token")).filter(|t| !t.is_empty());
+        let sent = self
+            .bearer()
+            .or(body_token)
+            .or_else(|| self.param("token"))
+            .filter(|t| !t.is_empty());
         match sent {
             Some(secret) => self.known(ctx, server, secret),
             None => anonymous(ctx, server).map_err(Failure),
@@ -111,11 +120,22 @@ fn key_name(server: &ServerConfig, secret: &str) -> Option<String> {
 }
 
 fn anonymous(ctx: &Ctx, server: &ServerConfig) -> Result<Caller, Problem> {
-    let needs = |what: &str| Problem::new(Code::Unauthenticated, format!("send {what} as Authorization: Bearer ..."));
+    let needs = |what: &str| {
+        Problem::new(
+            Code::Unauthenticated,
+            format!("send {what} as Authorization: Bearer ..."),
+        )
+    };
     match ctx.listener {
-        Listener::Admin if server.keys.is_empty() && server.admin.iter().all(|a| a.ip().is_loopback()) => Ok(Caller::Operator),
+        Listener::Admin
+            if server.keys.is_empty() && server.admin.iter().all(|a| a.ip().is_loopback()) =>
+        {
+            Ok(Caller::Operator)
+        }
         Listener::Admin => Err(needs("a backend key")),
-        Listener::Public if server.dev_mode() => Ok(Caller::Backend { name: "dev".to_owned() }),
+        Listener::Public if server.dev_mode() => Ok(Caller::Backend {
+            name: "dev".to_owned(),
+        }),
         Listener::Public if server.guests => Ok(Caller::Guest),
         Listener::Public => Err(needs("a backend key or the session's token")),
         Listener::Sdk => Err(needs("the instance's own token (SPAWNPOINT_TOKEN)")),
@@ -133,7 +153,10 @@ mod tests {
         let c: IpAddr = "2001:db8:0:1::1".parse().unwrap();
         assert_eq!(block(a), block(b));
         assert_ne!(block(a), block(c));
-        assert_eq!(block("::ffff:10.0.0.1".parse().unwrap()), "10.0.0.1".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            block("::ffff:10.0.0.1".parse().unwrap()),
+            "10.0.0.1".parse::<IpAddr>().unwrap()
+        );
     }
 
     #[test]

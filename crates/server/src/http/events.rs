@@ -44,8 +44,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) async fn events(State(ctx): State<Ctx>, call: Call) -> Reply<Response> {
     call.only(&["session_id", "session", "player_id", "last_event_id"])?;
     let caller = call.caller(&ctx, None)?;
-    let session = call.param("session_id").or_else(|| call.param("session")).map(session_id).transpose()?;
-    let player = call.param("player_id").map(|p| player_id(p, "player_id")).transpose()?;
+    let session = call
+        .param("session_id")
+        .or_else(|| call.param("session"))
+        .map(session_id)
+        .transpose()?;
+    let player = call
+        .param("player_id")
+        .map(|p| player_id(p, "player_id"))
+        .transpose()?;
     let filter = match (session, player) {
         (Some(id), None) => {
             ctx.app.allow(id, &caller)?;
@@ -57,21 +64,35 @@ pub(super) async fn events(State(ctx): State<Ctx>, call: Call) -> Reply<Response
         }
         _ => {
             return Err(Failure(
-                Problem::new(Code::InvalidParameter, "send session_id or player_id, and not both").on("session_id"),
+                Problem::new(
+                    Code::InvalidParameter,
+                    "send session_id or player_id, and not both",
+                )
+                .on("session_id"),
             ));
         }
     };
-    let last = call.header(axum::http::HeaderName::from_static("last-event-id")).or_else(|| call.param("last_event_id"));
+    let last = call
+        .header(axum::http::HeaderName::from_static("last-event-id"))
+        .or_else(|| call.param("last_event_id"));
     let stream = follow(&ctx, filter, last).await?;
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    Ok(Sse::new(stream)
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response())
 }
 
 fn allow_player(caller: &Caller, player: &PlayerId) -> Result<(), Failure> {
     match caller {
         c if c.is_trusted() => Ok(()),
         Caller::Player(c) if c.sub == *player => Ok(()),
-        Caller::Guest => Err(Failure(Problem::new(Code::Unauthenticated, "send your token (token=...)"))),
-        _ => Err(Failure(Problem::new(Code::Forbidden, "a player may only follow themselves"))),
+        Caller::Guest => Err(Failure(Problem::new(
+            Code::Unauthenticated,
+            "send your token (token=...)",
+        ))),
+        _ => Err(Failure(Problem::new(
+            Code::Forbidden,
+            "a player may only follow themselves",
+        ))),
     }
 }
 
@@ -93,7 +114,14 @@ impl Filter {
     }
 
     fn ends_with(&self, event: &Event) -> bool {
-        matches!(self, Self::Session(_)) && matches!(event.body, EventBody::Phase { phase: Phase::Ended, .. })
+        matches!(self, Self::Session(_))
+            && matches!(
+                event.body,
+                EventBody::Phase {
+                    phase: Phase::Ended,
+                    ..
+                }
+            )
     }
 }
 
@@ -113,7 +141,10 @@ pub(super) async fn follow(
     last: Option<&str>,
 ) -> Result<impl Stream<Item = Result<SseEvent, Infallible>> + use<>, Failure> {
     let open = ctx.streams.clone().try_acquire_owned().map_err(|_| {
-        Failure(Problem::new(Code::TooManyConnections, "too many streams are open; close some or try again"))
+        Failure(Problem::new(
+            Code::TooManyConnections,
+            "too many streams are open; close some or try again",
+        ))
     })?;
     let app = Arc::clone(&ctx.app);
     let (kept, live) = app.events.listen(last);
@@ -121,7 +152,11 @@ pub(super) async fn follow(
     let mut backlog: VecDeque<Event> = VecDeque::new();
     let mut over = false;
     if let Some(kept) = kept {
-        backlog.extend(kept.iter().filter(|h| filter.wants(h)).map(|h| h.event.clone()));
+        backlog.extend(
+            kept.iter()
+                .filter(|h| filter.wants(h))
+                .map(|h| h.event.clone()),
+        );
         over = backlog.back().is_some_and(|e| filter.ends_with(e));
     }
     let (hello, ended) = hello(&app, &filter, resumed).await?;
@@ -131,10 +166,19 @@ pub(super) async fn follow(
     } else {
         backlog.push_front(hello);
     }
-    let state = Following { app, filter, backlog, live, over, _open: open };
+    let state = Following {
+        app,
+        filter,
+        backlog,
+        live,
+        over,
+        _open: open,
+    };
     Ok(stream::unfold(state, |mut s| async move {
         let event = next(&mut s).await?;
-        let sse = SseEvent::default().id(&event.id).data(serde_json::to_string(&event).unwrap_or_default());
+        let sse = SseEvent::default()
+            .id(&event.id)
+            .data(serde_json::to_string(&event).unwrap_or_default());
         Some((Ok(sse), s))
     }))
 }
@@ -177,7 +221,12 @@ async fn hello(app: &Arc<App>, filter: &Filter, resumed: bool) -> Result<(Event,
             let live = app.with_world(|w| w.sessions.get(id).map(|e| e.session.phase));
             let phase = match live {
                 Some(p) => p,
-                None => match app.records.get(*id).await.map_err(|e| Problem::new(e.code(), e.to_string()))? {
+                None => match app
+                    .records
+                    .get(*id)
+                    .await
+                    .map_err(|e| Problem::new(e.code(), e.to_string()))?
+                {
                     Some(_) => Phase::Ended,
                     None => return Err(Failure(unknown_session(*id))),
                 },
@@ -185,7 +234,10 @@ async fn hello(app: &Arc<App>, filter: &Filter, resumed: bool) -> Result<(Event,
             (Some(*id), Some(phase))
         }
         Filter::Player(p) => app.with_world(|w| {
-            let found = w.sessions.values().find(|e| e.session.phase.is_live() && e.session.player(p).is_some());
+            let found = w
+                .sessions
+                .values()
+                .find(|e| e.session.phase.is_live() && e.session.player(p).is_some());
             (found.map(|e| e.session.id), found.map(|e| e.session.phase))
         }),
     };
@@ -197,5 +249,8 @@ async fn hello(app: &Arc<App>, filter: &Filter, resumed: bool) -> Result<(Event,
         ticket_id: None,
         body: EventBody::Hello { phase, resumed },
     };
-    Ok((event, matches!(filter, Filter::Session(_)) && phase == Some(Phase::Ended)))
+    Ok((
+        event,
+        matches!(filter, Filter::Session(_)) && phase == Some(Phase::Ended),
+    ))
 }

@@ -23,7 +23,11 @@ pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Fleet
     let app = &ctx.app;
     let config = app.config.load();
     let mut fleets: Vec<FleetView> = app.with_world(|w| {
-        config.fleets.iter().filter_map(|c| w.fleets.get(&c.name).map(|f| app.fleet_view(&c.name, f))).collect()
+        config
+            .fleets
+            .iter()
+            .filter_map(|c| w.fleets.get(&c.name).map(|f| app.fleet_view(&c.name, f)))
+            .collect()
     });
     // Fleets that are gone from the configuration and still have games are shown last.
     fleets.extend(app.with_world(|w| {
@@ -45,16 +49,29 @@ pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Fleet
         (status = "4XX", description = "Not allowed or unknown", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn get(State(ctx): State<Ctx>, call: Call, Path(name): Path<String>) -> Reply<Json<FleetView>> {
+pub(super) async fn get(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(name): Path<String>,
+) -> Reply<Json<FleetView>> {
     call.only(&[])?;
     trusted(&ctx, &call)?;
     let app = &ctx.app;
-    let view = name.parse().ok().and_then(|n| app.with_world(|w| w.fleets.get(&n).map(|f| app.fleet_view(&n, f))));
+    let view = name
+        .parse()
+        .ok()
+        .and_then(|n| app.with_world(|w| w.fleets.get(&n).map(|f| app.fleet_view(&n, f))));
     view.map(Json).ok_or_else(|| {
         let config = app.config.load();
         let names: Vec<_> = config.fleets.iter().map(|f| f.name.as_str()).collect();
         let shown: String = name.chars().take(64).collect();
-        Failure(Problem::new(Code::FleetNotFound, format!("there is no fleet {shown:?}; there are: {}", names.join(", "))))
+        Failure(Problem::new(
+            Code::FleetNotFound,
+            format!(
+                "there is no fleet {shown:?}; there are: {}",
+                names.join(", ")
+            ),
+        ))
     })
 }
 
@@ -62,5 +79,8 @@ fn trusted(ctx: &Ctx, call: &Call) -> Result<(), Failure> {
     if call.caller(ctx, None)?.is_trusted() {
         return Ok(());
     }
-    Err(Failure(Problem::new(Code::Forbidden, "only a backend key may look at fleets")))
+    Err(Failure(Problem::new(
+        Code::Forbidden,
+        "only a backend key may look at fleets",
+    )))
 }

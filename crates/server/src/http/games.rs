@@ -48,18 +48,33 @@ pub(super) async fn new_game(State(ctx): State<Ctx>, call: Call, raw: Raw) -> Re
     let (id, created) = match ctx.app.new_session(asked).await? {
         Started::New(id) => (id, true),
         Started::Existing(id) => (id, false),
-        Started::Ended(record) => return Ok(Json(ctx.app.ended_connection(&record, Some(&player))).into_response()),
+        Started::Ended(record) => {
+            return Ok(Json(ctx.app.ended_connection(&record, Some(&player))).into_response());
+        }
     };
     if let Some(wait) = wait {
-        ctx.app.wait_for(id, wait, |e| e.session.phase.accepts() || !e.session.phase.is_live()).await;
+        ctx.app
+            .wait_for(id, wait, |e| {
+                e.session.phase.accepts() || !e.session.phase.is_live()
+            })
+            .await;
     }
     let connection = ctx.app.connection_or_record(id, &player, &at).await?;
-    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok((status, Json(connection)).into_response())
 }
 
 /// Who the game is for: the one a trusted caller names, the one a token proves, or a new guest. True: just minted.
-fn who(ctx: &Ctx, call: &Call, caller: &Caller, named: Option<&str>) -> Result<(PlayerId, bool), Failure> {
+fn who(
+    ctx: &Ctx,
+    call: &Call,
+    caller: &Caller,
+    named: Option<&str>,
+) -> Result<(PlayerId, bool), Failure> {
     match caller {
         Caller::Operator | Caller::Backend { .. } => match named {
             Some(p) => Ok((player_id(p, "player_id")?, false)),
@@ -86,7 +101,14 @@ fn who(ctx: &Ctx, call: &Call, caller: &Caller, named: Option<&str>) -> Result<(
     }
 }
 
-fn checked(ctx: &Ctx, call: &Call, caller: &Caller, body: &NewGame, player: PlayerId, minted: bool) -> Result<NewSession, Failure> {
+fn checked(
+    ctx: &Ctx,
+    call: &Call,
+    caller: &Caller,
+    body: &NewGame,
+    player: PlayerId,
+    minted: bool,
+) -> Result<NewSession, Failure> {
     let config = ctx.app.config.load();
     let fleet = match &body.fleet {
         None => config.fleets.first().cloned(),
@@ -94,19 +116,50 @@ fn checked(ctx: &Ctx, call: &Call, caller: &Caller, body: &NewGame, player: Play
     };
     let Some(fleet) = fleet else {
         let names: Vec<_> = config.fleets.iter().map(|f| f.name.as_str()).collect();
-        let shown: String = body.fleet.as_deref().unwrap_or("").chars().take(64).collect();
+        let shown: String = body
+            .fleet
+            .as_deref()
+            .unwrap_or("")
+            .chars()
+            .take(64)
+            .collect();
         return Err(Failure(
-            Problem::new(Code::FleetNotFound, format!("there is no fleet {shown:?}; there are: {}", names.join(", "))).on("fleet"),
+            Problem::new(
+                Code::FleetNotFound,
+                format!(
+                    "there is no fleet {shown:?}; there are: {}",
+                    names.join(", ")
+                ),
+            )
+            .on("fleet"),
         ));
     };
     let forbid = |field: &str| {
-        Failure(Problem::new(Code::Forbidden, format!("only a backend key may send {field}")).on(field))
+        Failure(
+            Problem::new(
+                Code::Forbidden,
+                format!("only a backend key may send {field}"),
+            )
+            .on(field),
+        )
     };
     if !caller.is_trusted() {
-        if !(fleet.guests || !minted && matches!(caller, Caller::Player(c) if c.fleet == fleet.name)) {
-            return Err(Failure(Problem::new(Code::Forbidden, format!("the fleet {} does not take guests", fleet.name)).on("fleet")));
+        if !(fleet.guests
+            || !minted && matches!(caller, Caller::Player(c) if c.fleet == fleet.name))
+        {
+            return Err(Failure(
+                Problem::new(
+                    Code::Forbidden,
+                    format!("the fleet {} does not take guests", fleet.name),
+                )
+                .on("fleet"),
+            ));
         }
-        for (sent, field) in [(!body.players.is_empty(), "players"), (body.payload.is_some(), "payload"), (body.max_duration.is_some(), "max_duration")] {
+        for (sent, field) in [
+            (!body.players.is_empty(), "players"),
+            (body.payload.is_some(), "payload"),
+            (body.max_duration.is_some(), "max_duration"),
+        ] {
             if sent {
                 return Err(forbid(field));
             }
@@ -142,7 +195,13 @@ fn roster(player: &PlayerId, others: &[String], most: usize) -> Result<Vec<Playe
             all.push(p);
         }
         if all.len() > most {
-            return Err(Failure(Problem::new(Code::InvalidField, format!("a session takes at most {most} players")).on("players")));
+            return Err(Failure(
+                Problem::new(
+                    Code::InvalidField,
+                    format!("a session takes at most {most} players"),
+                )
+                .on("players"),
+            ));
         }
     }
     Ok(all)
@@ -150,9 +209,13 @@ fn roster(player: &PlayerId, others: &[String], most: usize) -> Result<Vec<Playe
 
 fn payload(body: &NewGame) -> Result<Option<serde_json::Value>, Failure> {
     match &body.payload {
-        Some(p) if p.to_string().len() > MAX_PAYLOAD => {
-            Err(Failure(Problem::new(Code::InvalidField, format!("payload must be at most {MAX_PAYLOAD} bytes of JSON")).on("payload")))
-        }
+        Some(p) if p.to_string().len() > MAX_PAYLOAD => Err(Failure(
+            Problem::new(
+                Code::InvalidField,
+                format!("payload must be at most {MAX_PAYLOAD} bytes of JSON"),
+            )
+            .on("payload"),
+        )),
         p => Ok(p.clone()),
     }
 }
@@ -163,24 +226,40 @@ fn max_asked(body: &NewGame) -> Result<Option<MaxAsked>, Failure> {
         Some(serde_json::Value::String(s)) if s == "none" => Ok(Some(MaxAsked::None)),
         Some(v) => {
             let d = duration(v, "max_duration")?;
-            Ok(Some(MaxAsked::Millis(u64::try_from(d.as_millis()).unwrap_or(u64::MAX))))
+            Ok(Some(MaxAsked::Millis(
+                u64::try_from(d.as_millis()).unwrap_or(u64::MAX),
+            )))
         }
     }
 }
 
 fn joinable(body: &NewGame) -> Result<Option<spawnpoint_core::lifecycle::Joinable>, Failure> {
-    let Some(text) = &body.joinable else { return Ok(None) };
-    joinable_parse(text)
-        .map(Some)
-        .ok_or_else(|| Failure(Problem::new(Code::InvalidField, "joinable must be open, invite or closed").on("joinable")))
+    let Some(text) = &body.joinable else {
+        return Ok(None);
+    };
+    joinable_parse(text).map(Some).ok_or_else(|| {
+        Failure(
+            Problem::new(
+                Code::InvalidField,
+                "joinable must be open, invite or closed",
+            )
+            .on("joinable"),
+        )
+    })
 }
 
 fn mark(call: &Call, caller: &Caller, body: &NewGame) -> Result<Option<IdempotencyMark>, Failure> {
-    let Some(value) = call.headers.get("idempotency-key") else { return Ok(None) };
+    let Some(value) = call.headers.get("idempotency-key") else {
+        return Ok(None);
+    };
     let key = value.to_str().unwrap_or("");
     if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
-        let detail = format!("Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters");
-        return Err(Failure(Problem::new(Code::InvalidParameter, detail).on("Idempotency-Key")));
+        let detail = format!(
+            "Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters"
+        );
+        return Err(Failure(
+            Problem::new(Code::InvalidParameter, detail).on("Idempotency-Key"),
+        ));
     }
     let who = match caller {
         Caller::Operator => "operator".to_owned(),
@@ -190,7 +269,10 @@ fn mark(call: &Call, caller: &Caller, body: &NewGame) -> Result<Option<Idempoten
         Caller::Guest => return Ok(None),
     };
     let canonical = serde_json::to_string(body).unwrap_or_default();
-    Ok(Some(IdempotencyMark { key_hash: hash(&[&who, key]), body_hash: hash(&[&canonical]) }))
+    Ok(Some(IdempotencyMark {
+        key_hash: hash(&[&who, key]),
+        body_hash: hash(&[&canonical]),
+    }))
 }
 
 fn hash(parts: &[&str]) -> String {
@@ -216,7 +298,12 @@ fn hash(parts: &[&str]) -> String {
         (status = "5XX", description = "Not now", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn end_match(State(ctx): State<Ctx>, call: Call, Path(id): Path<String>, raw: Raw) -> Reply<Json<EndReply>> {
+pub(super) async fn end_match(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(id): Path<String>,
+    raw: Raw,
+) -> Reply<Json<EndReply>> {
     call.only(&[])?;
     end(&ctx, &call, &id, &raw).await
 }
@@ -227,12 +314,22 @@ pub(super) async fn end(ctx: &Ctx, call: &Call, id: &str, raw: &Raw) -> Reply<Js
     let caller = call.caller(ctx, body.token.as_deref())?;
     let id = session_id(id)?;
     ctx.app.allow(id, &caller)?;
-    let spoken_for = body.player_id.as_deref().map(|p| player_id(p, "player_id")).transpose()?;
+    let spoken_for = body
+        .player_id
+        .as_deref()
+        .map(|p| player_id(p, "player_id"))
+        .transpose()?;
     if body.results.is_some() && !caller.is_trusted() {
-        return Err(Failure(Problem::new(Code::Forbidden, "only a backend key may send results").on("results")));
+        return Err(Failure(
+            Problem::new(Code::Forbidden, "only a backend key may send results").on("results"),
+        ));
     }
     let results = check_results(body.results.as_ref())?;
-    Ok(Json(ctx.app.end(id, &caller, spoken_for.as_ref(), results).await?))
+    Ok(Json(
+        ctx.app
+            .end(id, &caller, spoken_for.as_ref(), results)
+            .await?,
+    ))
 }
 
 /// Join somebody's game.
@@ -251,7 +348,12 @@ pub(super) async fn end(ctx: &Ctx, call: &Call, id: &str, raw: &Raw) -> Reply<Js
         (status = "5XX", description = "Not now", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn join(State(ctx): State<Ctx>, call: Call, Path(id): Path<String>, raw: Raw) -> Reply<Json<Connection>> {
+pub(super) async fn join(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(id): Path<String>,
+    raw: Raw,
+) -> Reply<Json<Connection>> {
     call.only(&["wait"])?;
     let wait = call.wait()?;
     let body: JoinBody = raw.parse()?;
@@ -262,9 +364,17 @@ pub(super) async fn join(State(ctx): State<Ctx>, call: Call, Path(id): Path<Stri
     let trusted = caller.is_trusted() && body.invite.is_none();
     ctx.app.join(id, &player, body.invite.as_deref(), trusted)?;
     if let Some(wait) = wait {
-        ctx.app.wait_for(id, wait, |e| e.session.phase.accepts() || !e.session.phase.is_live()).await;
+        ctx.app
+            .wait_for(id, wait, |e| {
+                e.session.phase.accepts() || !e.session.phase.is_live()
+            })
+            .await;
     }
-    Ok(Json(ctx.app.connection(id, Some(&player), &call.addressing(&ctx))?))
+    Ok(Json(ctx.app.connection(
+        id,
+        Some(&player),
+        &call.addressing(&ctx),
+    )?))
 }
 
 /// Leave a game, or take a player out of it.
@@ -281,7 +391,11 @@ pub(super) async fn join(State(ctx): State<Ctx>, call: Call, Path(id): Path<Stri
         (status = "4XX", description = "Not allowed or unknown", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn leave(State(ctx): State<Ctx>, call: Call, Path((id, player)): Path<(String, String)>) -> Reply<Json<EndReply>> {
+pub(super) async fn leave(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path((id, player)): Path<(String, String)>,
+) -> Reply<Json<EndReply>> {
     call.only(&[])?;
     let caller = call.caller(&ctx, None)?;
     let id = session_id(&id)?;
@@ -291,7 +405,10 @@ pub(super) async fn leave(State(ctx): State<Ctx>, call: Call, Path((id, player))
         && c.sub != player
         && !ctx.app.owns(id, &c.sub)
     {
-        return Err(Failure(Problem::new(Code::Forbidden, "only the owner may take others out")));
+        return Err(Failure(Problem::new(
+            Code::Forbidden,
+            "only the owner may take others out",
+        )));
     }
     ctx.app.leave(id, &player)?;
     Ok(Json(ctx.app.left(id)))
@@ -307,7 +424,12 @@ pub(super) async fn leave(State(ctx): State<Ctx>, call: Call, Path((id, player))
         (status = "4XX", description = "Not allowed or unknown", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn renew_token(State(ctx): State<Ctx>, call: Call, Path(id): Path<String>, raw: Raw) -> Reply<Json<Connection>> {
+pub(super) async fn renew_token(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(id): Path<String>,
+    raw: Raw,
+) -> Reply<Json<Connection>> {
     call.only(&[])?;
     let body: TokenBody = raw.parse()?;
     let caller = call.caller(&ctx, body.token.as_deref())?;
@@ -316,9 +438,18 @@ pub(super) async fn renew_token(State(ctx): State<Ctx>, call: Call, Path(id): Pa
     let player = match (&caller, &body.player_id) {
         (Caller::Player(c), _) => c.sub.clone(),
         (_, Some(p)) => player_id(p, "player_id")?,
-        (_, None) => return Err(Failure(Problem::new(Code::MissingField, "the field \"player_id\" is required").on("player_id"))),
+        (_, None) => {
+            return Err(Failure(
+                Problem::new(Code::MissingField, "the field \"player_id\" is required")
+                    .on("player_id"),
+            ));
+        }
     };
-    Ok(Json(ctx.app.connection(id, Some(&player), &call.addressing(&ctx))?))
+    Ok(Json(ctx.app.connection(
+        id,
+        Some(&player),
+        &call.addressing(&ctx),
+    )?))
 }
 
 /// The way back: a player's live session.
@@ -333,20 +464,44 @@ pub(super) async fn renew_token(State(ctx): State<Ctx>, call: Call, Path(id): Pa
         (status = "4XX", description = "Not allowed, or in no session", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn player_session(State(ctx): State<Ctx>, call: Call, Path(player): Path<String>) -> Reply<Json<Connection>> {
+pub(super) async fn player_session(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(player): Path<String>,
+) -> Reply<Json<Connection>> {
     call.only(&["fleet"])?;
     let caller = call.caller(&ctx, None)?;
     let player = player_id(&player, "player_id")?;
     match &caller {
         Caller::Player(c) if c.sub == player => {}
         c if c.is_trusted() => {}
-        Caller::Guest => return Err(Failure(Problem::new(Code::Unauthenticated, "send your token as Authorization: Bearer ..."))),
-        _ => return Err(Failure(Problem::new(Code::Forbidden, "a player may only ask for themselves"))),
+        Caller::Guest => {
+            return Err(Failure(Problem::new(
+                Code::Unauthenticated,
+                "send your token as Authorization: Bearer ...",
+            )));
+        }
+        _ => {
+            return Err(Failure(Problem::new(
+                Code::Forbidden,
+                "a player may only ask for themselves",
+            )));
+        }
     }
-    let id = ctx.app.session_of(&player, call.param("fleet")).ok_or_else(|| {
-        Failure(Problem::new(Code::PlayerNotInSession, format!("the player {:?} is in no live session", player.as_str())))
-    })?;
-    Ok(Json(ctx.app.connection(id, Some(&player), &call.addressing(&ctx))?))
+    let id = ctx
+        .app
+        .session_of(&player, call.param("fleet"))
+        .ok_or_else(|| {
+            Failure(Problem::new(
+                Code::PlayerNotInSession,
+                format!("the player {:?} is in no live session", player.as_str()),
+            ))
+        })?;
+    Ok(Json(ctx.app.connection(
+        id,
+        Some(&player),
+        &call.addressing(&ctx),
+    )?))
 }
 
 impl crate::app::App {
@@ -372,12 +527,25 @@ impl crate::app::App {
     }
 
     fn owns(&self, id: SessionId, player: &PlayerId) -> bool {
-        self.with_world(|w| w.sessions.get(&id).is_some_and(|e| e.session.owner.as_ref() == Some(player)))
+        self.with_world(|w| {
+            w.sessions
+                .get(&id)
+                .is_some_and(|e| e.session.owner.as_ref() == Some(player))
+        })
     }
 
     fn left(&self, id: SessionId) -> EndReply {
-        let phase = self.with_world(|w| w.sessions.get(&id).map_or("ended", |e| e.session.phase.as_str()));
-        EndReply { session_id: id.to_string(), ended: phase == "ended", reason: None, phase: phase.to_owned() }
+        let phase = self.with_world(|w| {
+            w.sessions
+                .get(&id)
+                .map_or("ended", |e| e.session.phase.as_str())
+        });
+        EndReply {
+            session_id: id.to_string(),
+            ended: phase == "ended",
+            reason: None,
+            phase: phase.to_owned(),
+        }
     }
 
     fn session_of(&self, player: &PlayerId, fleet: Option<&str>) -> Option<SessionId> {

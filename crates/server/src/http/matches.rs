@@ -33,28 +33,57 @@ use crate::app::{Caller, match_view};
     )
 )]
 pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<MatchPage>> {
-    call.only(&["fleet", "player_id", "reason", "ended_from", "ended_until", "limit", "cursor"])?;
+    call.only(&[
+        "fleet",
+        "player_id",
+        "reason",
+        "ended_from",
+        "ended_until",
+        "limit",
+        "cursor",
+    ])?;
     let caller = call.caller(&ctx, None)?;
-    let mut player = call.param("player_id").map(|p| player_id(p, "player_id")).transpose()?;
+    let mut player = call
+        .param("player_id")
+        .map(|p| player_id(p, "player_id"))
+        .transpose()?;
     match &caller {
         c if c.is_trusted() => {}
-        Caller::Player(c) if player.as_ref().is_none_or(|p| *p == c.sub) => player = Some(c.sub.clone()),
-        _ => return Err(Failure(Problem::new(Code::Forbidden, "a player may only see their own matches"))),
+        Caller::Player(c) if player.as_ref().is_none_or(|p| *p == c.sub) => {
+            player = Some(c.sub.clone())
+        }
+        _ => {
+            return Err(Failure(Problem::new(
+                Code::Forbidden,
+                "a player may only see their own matches",
+            )));
+        }
     }
     let reason = call
         .param("reason")
         .map(|r| {
             let names: Vec<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
-            Reason::parse(r)
-                .ok_or_else(|| Failure(Problem::new(Code::InvalidParameter, format!("reason must be one of {}", names.join(", "))).on("reason")))
+            Reason::parse(r).ok_or_else(|| {
+                Failure(
+                    Problem::new(
+                        Code::InvalidParameter,
+                        format!("reason must be one of {}", names.join(", ")),
+                    )
+                    .on("reason"),
+                )
+            })
         })
         .transpose()?;
     let filter = Filter {
         fleet: call.parsed("fleet")?,
         player,
         reason,
-        ended_from: call.parsed::<jiff::Timestamp>("ended_from")?.map(jiff::Timestamp::as_millisecond),
-        ended_until: call.parsed::<jiff::Timestamp>("ended_until")?.map(jiff::Timestamp::as_millisecond),
+        ended_from: call
+            .parsed::<jiff::Timestamp>("ended_from")?
+            .map(jiff::Timestamp::as_millisecond),
+        ended_until: call
+            .parsed::<jiff::Timestamp>("ended_until")?
+            .map(jiff::Timestamp::as_millisecond),
     };
     let page = ctx
         .app
@@ -62,7 +91,10 @@ pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Match
         .list(&filter, call.param("cursor"), call.limit()?)
         .await
         .map_err(|e| Problem::new(e.code(), e.to_string()))?;
-    Ok(Json(MatchPage { matches: page.records.iter().map(|r| match_view(r, false)).collect(), next_cursor: page.next }))
+    Ok(Json(MatchPage {
+        matches: page.records.iter().map(|r| match_view(r, false)).collect(),
+        next_cursor: page.next,
+    }))
 }
 
 /// One match record, with the end of its log.
@@ -75,21 +107,47 @@ pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Match
         (status = "5XX", description = "The database cannot be reached", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn get(State(ctx): State<Ctx>, call: Call, Path(id): Path<String>) -> Reply<Json<MatchView>> {
+pub(super) async fn get(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(id): Path<String>,
+) -> Reply<Json<MatchView>> {
     call.only(&[])?;
     let caller = call.caller(&ctx, None)?;
     let id = session_id(&id)?;
-    let record = ctx.app.records.get(id).await.map_err(|e| Problem::new(e.code(), e.to_string()))?;
-    let own = |p: &spawnpoint_core::PlayerId| record.as_ref().is_some_and(|r| r.players.iter().any(|m| m.player == *p));
+    let record = ctx
+        .app
+        .records
+        .get(id)
+        .await
+        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
+    let own = |p: &spawnpoint_core::PlayerId| {
+        record
+            .as_ref()
+            .is_some_and(|r| r.players.iter().any(|m| m.player == *p))
+    };
     let with_log = match &caller {
         c if c.is_trusted() => true,
         Caller::Player(c) if own(&c.sub) => false,
         // Whether it exists is nobody else's business.
-        Caller::Player(_) => return Err(Failure(Problem::new(Code::Forbidden, "a player may only see their own matches"))),
-        _ => return Err(Failure(Problem::new(Code::Unauthenticated, "send a backend key or your token"))),
+        Caller::Player(_) => {
+            return Err(Failure(Problem::new(
+                Code::Forbidden,
+                "a player may only see their own matches",
+            )));
+        }
+        _ => {
+            return Err(Failure(Problem::new(
+                Code::Unauthenticated,
+                "send a backend key or your token",
+            )));
+        }
     };
     match record {
         Some(r) => Ok(Json(match_view(&r, with_log))),
-        None => Err(Failure(Problem::new(Code::MatchNotFound, format!("there is no record of a match {id}; a live one is at /api/sessions/{id}")))),
+        None => Err(Failure(Problem::new(
+            Code::MatchNotFound,
+            format!("there is no record of a match {id}; a live one is at /api/sessions/{id}"),
+        ))),
     }
 }

@@ -66,12 +66,20 @@ impl IntoResponse for Failure {
         let p = self.0;
         let status = StatusCode::from_u16(p.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&p).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let mut response = (
+            status,
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            body,
+        )
+            .into_response();
         if let Some(s) = p.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, s.into());
         }
         if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                header::HeaderValue::from_static("Bearer"),
+            );
         }
         response.extensions_mut().insert(ProblemCode(p.code));
         response
@@ -108,7 +116,9 @@ fn ctx(app: &Arc<App>, listener: Listener) -> Ctx {
         app: Arc::clone(app),
         listener,
         streams: Arc::new(Semaphore::new(MAX_STREAMS)),
-        guests: Arc::new(auth::GuestLimiter::new(app.config.load().server.guest_starts_per_minute)),
+        guests: Arc::new(auth::GuestLimiter::new(
+            app.config.load().server.guest_starts_per_minute,
+        )),
     }
 }
 
@@ -136,7 +146,9 @@ fn player_api() -> OpenApiRouter<Ctx> {
 }
 
 fn whole_api() -> OpenApiRouter<Ctx> {
-    player_api().routes(routes!(ops::metrics)).routes(routes!(ops::workers))
+    player_api()
+        .routes(routes!(ops::metrics))
+        .routes(routes!(ops::workers))
 }
 
 fn sdk_api() -> OpenApiRouter<Ctx> {
@@ -166,7 +178,9 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
 }
 
 fn docs() -> Router<Ctx> {
-    utoipa_swagger_ui::SwaggerUi::new("/api/docs").url("/api/openapi.json", openapi()).into()
+    utoipa_swagger_ui::SwaggerUi::new("/api/docs")
+        .url("/api/openapi.json", openapi())
+        .into()
 }
 
 fn finish(router: Router<Ctx>, ctx: Ctx) -> Router {
@@ -180,13 +194,19 @@ fn finish(router: Router<Ctx>, ctx: Ctx) -> Router {
 /// The public listener's router: player API and `/play`.
 pub fn public(app: &Arc<App>) -> Router {
     let (api, _) = player_api().split_for_parts();
-    finish(api.merge(docs()).merge(play::router()), ctx(app, Listener::Public))
+    finish(
+        api.merge(docs()).merge(play::router()),
+        ctx(app, Listener::Public),
+    )
 }
 
 /// The admin listener's router: everything.
 pub fn admin(app: &Arc<App>) -> Router {
     let (api, _) = whole_api().split_for_parts();
-    finish(api.merge(docs()).merge(play::router()).merge(ops::root()), ctx(app, Listener::Admin))
+    finish(
+        api.merge(docs()).merge(play::router()).merge(ops::root()),
+        ctx(app, Listener::Admin),
+    )
 }
 
 /// The sdk listener's router.
@@ -197,10 +217,16 @@ pub fn sdk(app: &Arc<App>) -> Router {
 
 async fn not_found(uri: Uri) -> Failure {
     let path: String = uri.path().chars().take(200).collect();
-    Failure(Problem::new(Code::NotFound, format!("there is no {path}; /api/docs lists what there is")))
+    Failure(Problem::new(
+        Code::NotFound,
+        format!("there is no {path}; /api/docs lists what there is"),
+    ))
 }
 
 async fn method_not_allowed(uri: Uri) -> Failure {
     let path: String = uri.path().chars().take(200).collect();
-    Failure(Problem::new(Code::MethodNotAllowed, format!("{path} does not take this method; /api/docs says which")))
+    Failure(Problem::new(
+        Code::MethodNotAllowed,
+        format!("{path} does not take this method; /api/docs says which"),
+    ))
 }

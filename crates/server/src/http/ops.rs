@@ -46,19 +46,59 @@ pub(super) async fn readyz(State(ctx): State<Ctx>) -> Response {
             Ok(d) => (true, d),
             Err(d) => (false, d),
         };
-        checks.push(ReadinessCheck { name: name.to_owned(), ok, detail });
+        checks.push(ReadinessCheck {
+            name: name.to_owned(),
+            ok,
+            detail,
+        });
     };
     let revived = app.revived.load(Ordering::Acquire);
-    check("sessions", if revived { Ok("taken over".to_owned()) } else { Err("an earlier run's sessions are being taken over".to_owned()) });
-    check("records", app.records.healthy().await.map(|()| "written to".to_owned()).map_err(|e| e.to_string()));
-    check("runtime", app.runtime.list().await.map(|l| format!("{} instances", l.len())).map_err(|e| e.to_string()));
+    check(
+        "sessions",
+        if revived {
+            Ok("taken over".to_owned())
+        } else {
+            Err("an earlier run's sessions are being taken over".to_owned())
+        },
+    );
+    check(
+        "records",
+        app.records
+            .healthy()
+            .await
+            .map(|()| "written to".to_owned())
+            .map_err(|e| e.to_string()),
+    );
+    check(
+        "runtime",
+        app.runtime
+            .list()
+            .await
+            .map(|l| format!("{} instances", l.len()))
+            .map_err(|e| e.to_string()),
+    );
     let draining = app.with_world(|w| w.draining);
-    check("draining", if draining { Err("shutting down".to_owned()) } else { Ok("no".to_owned()) });
+    check(
+        "draining",
+        if draining {
+            Err("shutting down".to_owned())
+        } else {
+            Ok("no".to_owned())
+        },
+    );
     let ready = checks.iter().all(|c| c.ok);
     let held = *app.held_by.lock().unwrap_or_else(PoisonError::into_inner);
     // Held culls are worth knowing and no reason to send players elsewhere.
-    checks.push(ReadinessCheck { name: "culls".to_owned(), ok: true, detail: held.map_or_else(|| "free".to_owned(), |h| format!("held by {h}")) });
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    checks.push(ReadinessCheck {
+        name: "culls".to_owned(),
+        ok: true,
+        detail: held.map_or_else(|| "free".to_owned(), |h| format!("held by {h}")),
+    });
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(Readiness { ready, checks })).into_response()
 }
 
@@ -66,7 +106,10 @@ fn trusted(ctx: &Ctx, call: &Call) -> Result<(), Failure> {
     if call.caller(ctx, None)?.is_trusted() {
         return Ok(());
     }
-    Err(Failure(Problem::new(Code::Forbidden, "only operators may look at this")))
+    Err(Failure(Problem::new(
+        Code::Forbidden,
+        "only operators may look at this",
+    )))
 }
 
 /// Metrics in Prometheus text form. Never labelled by session or player.
@@ -83,7 +126,14 @@ pub(super) async fn metrics(State(ctx): State<Ctx>, call: Call) -> Reply<Respons
     if let Some(more) = &ctx.app.more_metrics {
         text.push_str(&more());
     }
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+    Ok((
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response())
 }
 
 /// One metric family in text form.
@@ -101,9 +151,20 @@ impl<'a> Family<'a> {
     fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
         let labels: Vec<String> = labels
             .iter()
-            .map(|(k, v)| format!("{k}=\"{}\"", v.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")))
+            .map(|(k, v)| {
+                format!(
+                    "{k}=\"{}\"",
+                    v.replace('\\', "\\\\")
+                        .replace('"', "\\\"")
+                        .replace('\n', "\\n")
+                )
+            })
             .collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let labels = if labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", labels.join(","))
+        };
         let _ = writeln!(self.out, "{}{labels} {value}", self.name);
     }
 }
@@ -120,48 +181,129 @@ fn render(app: &App) -> String {
             }
         }
         for e in w.sessions.values() {
-            *sessions.entry((e.session.fleet.to_string(), e.session.phase.as_str())).or_default() += 1;
+            *sessions
+                .entry((e.session.fleet.to_string(), e.session.phase.as_str()))
+                .or_default() += 1;
         }
         fleets.extend(w.fleets.iter().map(|(n, f)| app.fleet_view(n, f)));
     });
     fleets.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut f = Family::new(&mut out, "spawnpoint_sessions", "gauge", "Sessions that have not ended, by fleet and phase.");
+    let mut f = Family::new(
+        &mut out,
+        "spawnpoint_sessions",
+        "gauge",
+        "Sessions that have not ended, by fleet and phase.",
+    );
     for ((fleet, phase), n) in &sessions {
         f.sample(&[("fleet", fleet), ("phase", phase)], *n);
     }
-    let mut f = Family::new(&mut out, "spawnpoint_instances", "gauge", "Instances by fleet and state.");
+    let mut f = Family::new(
+        &mut out,
+        "spawnpoint_instances",
+        "gauge",
+        "Instances by fleet and state.",
+    );
     for v in &fleets {
-        for (state, n) in [("warm", v.warm), ("starting", v.starting), ("claimed", v.claimed), ("stopping", v.stopping)] {
+        for (state, n) in [
+            ("warm", v.warm),
+            ("starting", v.starting),
+            ("claimed", v.claimed),
+            ("stopping", v.stopping),
+        ] {
             f.sample(&[("fleet", &v.name), ("state", state)], n.into());
         }
     }
-    let mut f = Family::new(&mut out, "spawnpoint_claims_total", "counter", "Instances given to sessions, by fleet and whether one was warm.");
+    let mut f = Family::new(
+        &mut out,
+        "spawnpoint_claims_total",
+        "counter",
+        "Instances given to sessions, by fleet and whether one was warm.",
+    );
     for v in &fleets {
         f.sample(&[("fleet", &v.name), ("start", "warm")], v.claims_warm);
         f.sample(&[("fleet", &v.name), ("start", "cold")], v.claims_cold);
     }
-    let mut f = Family::new(&mut out, "spawnpoint_fleet_degraded", "gauge", "1 while a fleet keeps failing to start and is held.");
+    let mut f = Family::new(
+        &mut out,
+        "spawnpoint_fleet_degraded",
+        "gauge",
+        "1 while a fleet keeps failing to start and is held.",
+    );
     for v in &fleets {
         f.sample(&[("fleet", &v.name)], v.degraded.into());
     }
-    Family::new(&mut out, "spawnpoint_session_starts_total", "counter", "Sessions started.").sample(&[], c.starts.load(Ordering::Relaxed));
-    let ends: BTreeMap<_, _> = c.ends.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(k, v)| (k.clone(), *v)).collect();
-    let mut f = Family::new(&mut out, "spawnpoint_session_ends_total", "counter", "Sessions ended and recorded, by fleet and reason.");
+    Family::new(
+        &mut out,
+        "spawnpoint_session_starts_total",
+        "counter",
+        "Sessions started.",
+    )
+    .sample(&[], c.starts.load(Ordering::Relaxed));
+    let ends: BTreeMap<_, _> = c
+        .ends
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+        .map(|(k, v)| (k.clone(), *v))
+        .collect();
+    let mut f = Family::new(
+        &mut out,
+        "spawnpoint_session_ends_total",
+        "counter",
+        "Sessions ended and recorded, by fleet and reason.",
+    );
     for ((fleet, reason), n) in &ends {
         f.sample(&[("fleet", fleet), ("reason", reason)], *n);
     }
-    let problems: BTreeMap<_, _> = c.problems.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(k, v)| (*k, *v)).collect();
-    let mut f = Family::new(&mut out, "spawnpoint_problems_total", "counter", "Requests answered with a problem, by code.");
+    let problems: BTreeMap<_, _> = c
+        .problems
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+        .map(|(k, v)| (*k, *v))
+        .collect();
+    let mut f = Family::new(
+        &mut out,
+        "spawnpoint_problems_total",
+        "counter",
+        "Requests answered with a problem, by code.",
+    );
     for (code, n) in &problems {
         f.sample(&[("code", code)], *n);
     }
-    Family::new(&mut out, "spawnpoint_heartbeats_total", "counter", "Heartbeats taken.").sample(&[], c.heartbeats.load(Ordering::Relaxed));
-    Family::new(&mut out, "spawnpoint_record_retries_total", "counter", "Match records that could not be written at once.")
-        .sample(&[], c.record_retries.load(Ordering::Relaxed));
-    Family::new(&mut out, "spawnpoint_culls_held_total", "counter", "Times culls were held back (late tick, mass-end brake).")
-        .sample(&[], c.culls_held.load(Ordering::Relaxed));
-    let held = app.held_by.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-    Family::new(&mut out, "spawnpoint_culls_held", "gauge", "1 while culls are held back.").sample(&[], held.into());
+    Family::new(
+        &mut out,
+        "spawnpoint_heartbeats_total",
+        "counter",
+        "Heartbeats taken.",
+    )
+    .sample(&[], c.heartbeats.load(Ordering::Relaxed));
+    Family::new(
+        &mut out,
+        "spawnpoint_record_retries_total",
+        "counter",
+        "Match records that could not be written at once.",
+    )
+    .sample(&[], c.record_retries.load(Ordering::Relaxed));
+    Family::new(
+        &mut out,
+        "spawnpoint_culls_held_total",
+        "counter",
+        "Times culls were held back (late tick, mass-end brake).",
+    )
+    .sample(&[], c.culls_held.load(Ordering::Relaxed));
+    let held = app
+        .held_by
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .is_some();
+    Family::new(
+        &mut out,
+        "spawnpoint_culls_held",
+        "gauge",
+        "1 while culls are held back.",
+    )
+    .sample(&[], held.into());
     out
 }
 

@@ -23,8 +23,14 @@ pub(super) fn router() -> Router<Ctx> {
     Router::new()
         .route("/play", get(|| file::<Page>("index.html")))
         .route("/play/", get(|| async { Redirect::permanent("/play") }))
-        .route("/play/{*file}", get(|Path(name): Path<String>| async move { file::<Page>(&name).await }))
-        .route("/client/{*file}", get(|Path(name): Path<String>| async move { file::<Client>(&name).await }))
+        .route(
+            "/play/{*file}",
+            get(|Path(name): Path<String>| async move { file::<Page>(&name).await }),
+        )
+        .route(
+            "/client/{*file}",
+            get(|Path(name): Path<String>| async move { file::<Client>(&name).await }),
+        )
 }
 
 async fn file<T: RustEmbed>(name: &str) -> Response {
@@ -34,6 +40,9 @@ async fn file<T: RustEmbed>(name: &str) -> Response {
     };
     let kind = file.metadata.mimetype().to_owned();
     // Revalidated each time: a new release must not meet an old script.
-    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-cache".to_owned()),
+    ];
     (StatusCode::OK, headers, file.data.into_owned()).into_response()
 }

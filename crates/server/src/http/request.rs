@@ -40,7 +40,11 @@ impl FromRequestParts<Ctx> for Call {
 
 /// Query parameters, names in snake_case.
 fn parse_query(query: &str) -> Vec<(String, String)> {
-    let decode = |s: &str| percent_encoding::percent_decode_str(&s.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let decode = |s: &str| {
+        percent_encoding::percent_decode_str(&s.replace('+', " "))
+            .decode_utf8_lossy()
+            .into_owned()
+    };
     query
         .split('&')
         .filter(|p| !p.is_empty())
@@ -54,19 +58,34 @@ fn parse_query(query: &str) -> Vec<(String, String)> {
 impl Call {
     /// A query parameter; the last one counts if it was sent twice.
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
-        self.query.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
+        self.query
+            .iter()
+            .rev()
+            .find(|(k, _)| k == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// Refuses parameters this call does not take, by name.
     pub(crate) fn only(&self, known: &[&str]) -> Result<(), Failure> {
-        match self.query.iter().find(|(k, _)| !known.contains(&k.as_str()) && k != "token") {
+        match self
+            .query
+            .iter()
+            .find(|(k, _)| !known.contains(&k.as_str()) && k != "token")
+        {
             None => Ok(()),
             Some((k, _)) => {
                 let shown: String = k.chars().take(64).collect();
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let known = if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                };
                 Err(Failure(
-                    Problem::new(Code::InvalidParameter, format!("the parameter {shown:?} is not known; this call takes: {known}"))
-                        .on(shown),
+                    Problem::new(
+                        Code::InvalidParameter,
+                        format!("the parameter {shown:?} is not known; this call takes: {known}"),
+                    )
+                    .on(shown),
                 ))
             }
         }
@@ -80,7 +99,13 @@ impl Call {
         self.param(name)
             .map(|v| {
                 v.parse().map_err(|e| {
-                    Failure(Problem::new(Code::InvalidParameter, format!("the parameter {name:?} is not valid: {e}")).on(name))
+                    Failure(
+                        Problem::new(
+                            Code::InvalidParameter,
+                            format!("the parameter {name:?} is not valid: {e}"),
+                        )
+                        .on(name),
+                    )
                 })
             })
             .transpose()
@@ -88,10 +113,14 @@ impl Call {
 
     /// `wait=`: seconds, bounded.
     pub(crate) fn wait(&self) -> Result<Option<Duration>, Failure> {
-        let Some(seconds) = self.parsed::<f64>("wait")? else { return Ok(None) };
+        let Some(seconds) = self.parsed::<f64>("wait")? else {
+            return Ok(None);
+        };
         if !(0.0..=MAX_WAIT.as_secs_f64()).contains(&seconds) {
             let detail = format!("wait must be 0 to {} seconds", MAX_WAIT.as_secs());
-            return Err(Failure(Problem::new(Code::InvalidParameter, detail).on("wait")));
+            return Err(Failure(
+                Problem::new(Code::InvalidParameter, detail).on("wait"),
+            ));
         }
         Ok(Some(Duration::from_secs_f64(seconds)))
     }
@@ -101,9 +130,13 @@ impl Call {
         match self.parsed::<usize>("limit")? {
             None => Ok(DEFAULT_PAGE),
             Some(n) if (1..=MAX_PAGE).contains(&n) => Ok(n),
-            Some(_) => {
-                Err(Failure(Problem::new(Code::InvalidParameter, format!("limit must be 1 to {MAX_PAGE}")).on("limit")))
-            }
+            Some(_) => Err(Failure(
+                Problem::new(
+                    Code::InvalidParameter,
+                    format!("limit must be 1 to {MAX_PAGE}"),
+                )
+                .on("limit"),
+            )),
         }
     }
 
@@ -139,12 +172,20 @@ impl FromRequest<Ctx> for Raw {
 }
 
 async fn read(body: Body) -> Result<Bytes, Failure> {
-    let too_large = || Failure(Problem::new(Code::BodyTooLarge, format!("a body may have at most {MAX_BODY} bytes")));
+    let too_large = || {
+        Failure(Problem::new(
+            Code::BodyTooLarge,
+            format!("a body may have at most {MAX_BODY} bytes"),
+        ))
+    };
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(all) => Ok(all.to_bytes()),
         Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
         Err(e) if format!("{e:?}").contains("LengthLimit") => Err(too_large()),
-        Err(_) => Err(Failure(Problem::new(Code::MalformedBody, "the body could not be read to its end"))),
+        Err(_) => Err(Failure(Problem::new(
+            Code::MalformedBody,
+            "the body could not be read to its end",
+        ))),
     }
 }
 
@@ -160,13 +201,17 @@ pub(crate) fn session_id(text: &str) -> Result<SessionId, Failure> {
     // What cannot be an id is no session either: the same answer as for an unknown one.
     text.parse().map_err(|_| {
         let shown: String = text.chars().take(64).collect();
-        Failure(Problem::new(Code::SessionNotFound, format!("there is no session {shown:?}")))
+        Failure(Problem::new(
+            Code::SessionNotFound,
+            format!("there is no session {shown:?}"),
+        ))
     })
 }
 
 /// A player id from a field.
 pub(crate) fn player_id(text: &str, field: &str) -> Result<PlayerId, Failure> {
-    text.parse().map_err(|e| Failure(Problem::new(Code::InvalidField, format!("{field} {e}")).on(field)))
+    text.parse()
+        .map_err(|e| Failure(Problem::new(Code::InvalidField, format!("{field} {e}")).on(field)))
 }
 
 /// A duration from a JSON value: seconds, or a text such as "90s", "10m", "1h30m".
@@ -181,7 +226,9 @@ pub(crate) fn duration(value: &serde_json::Value, field: &str) -> Result<Duratio
         serde_json::Value::Number(n) => n.as_f64().ok_or_else(bad)?,
         serde_json::Value::String(s) => match s.parse::<f64>() {
             Ok(n) => n,
-            Err(_) => crate::config::parse_duration(s).ok_or_else(bad)?.as_secs_f64(),
+            Err(_) => crate::config::parse_duration(s)
+                .ok_or_else(bad)?
+                .as_secs_f64(),
         },
         _ => return Err(bad()),
     };

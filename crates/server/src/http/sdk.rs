@@ -21,20 +21,43 @@ use super::{Ctx, Failure, Reply};
 use crate::app::{App, Beat, check_results};
 
 fn instance(ctx: &Ctx, call: &Call) -> Result<InstanceClaims, Failure> {
-    let needs = || Failure(Problem::new(Code::Unauthenticated, "send SPAWNPOINT_TOKEN as Authorization: Bearer ..."));
+    let needs = || {
+        Failure(Problem::new(
+            Code::Unauthenticated,
+            "send SPAWNPOINT_TOKEN as Authorization: Bearer ...",
+        ))
+    };
     let value = call.header(header::AUTHORIZATION).ok_or_else(needs)?;
-    let token = value.split_once(' ').filter(|(s, _)| s.eq_ignore_ascii_case("bearer")).map(|(_, t)| t.trim()).ok_or_else(needs)?;
-    let claims = ctx.app.keys.ring.verify_instance(token).map_err(|e| Failure(token_problem(e)))?;
+    let token = value
+        .split_once(' ')
+        .filter(|(s, _)| s.eq_ignore_ascii_case("bearer"))
+        .map(|(_, t)| t.trim())
+        .ok_or_else(needs)?;
+    let claims = ctx
+        .app
+        .keys
+        .ring
+        .verify_instance(token)
+        .map_err(|e| Failure(token_problem(e)))?;
     // The token dies with its instance.
     if !ctx.app.with_world(|w| w.holders.contains_key(&claims.iid)) {
-        return Err(Failure(Problem::new(Code::InvalidCredentials, "this instance is over")));
+        return Err(Failure(Problem::new(
+            Code::InvalidCredentials,
+            "this instance is over",
+        )));
     }
     Ok(claims)
 }
 
 fn bound(app: &App, id: InstanceId) -> Option<SessionId> {
     app.with_world(|w| match w.holders.get(&id) {
-        Some(crate::app::world::Holder::Session(s)) if w.sessions.get(s).is_some_and(|e| e.session.instance == Some(id)) => Some(*s),
+        Some(crate::app::world::Holder::Session(s))
+            if w.sessions
+                .get(s)
+                .is_some_and(|e| e.session.instance == Some(id)) =>
+        {
+            Some(*s)
+        }
         _ => None,
     })
 }
@@ -49,7 +72,9 @@ fn view(app: &App, claims: &InstanceClaims) -> SdkSession {
             session_id: entry.map(|e| e.session.id.to_string()),
             generation: entry.map(|e| e.session.generation.0),
             phase: entry.map(|e| e.session.phase.as_str().to_owned()),
-            players: entry.map(|e| e.session.roster.iter().map(|p| p.id.to_string()).collect()).unwrap_or_default(),
+            players: entry
+                .map(|e| e.session.roster.iter().map(|p| p.id.to_string()).collect())
+                .unwrap_or_default(),
             payload: entry.and_then(|e| e.payload.clone()),
             deadline: entry.and_then(|e| e.session.max_at).map(|m| app.text(m)),
         }
@@ -100,7 +125,9 @@ pub(super) async fn events(State(ctx): State<Ctx>, call: Call) -> Reply<Response
     };
     let last = call.header(axum::http::HeaderName::from_static("last-event-id"));
     let stream = follow(&ctx, Filter::Session(id), last).await?;
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
+    Ok(Sse::new(stream)
+        .keep_alive(KeepAlive::default())
+        .into_response())
 }
 
 /// The game accepts players (rule `ready = "sdk"`).
@@ -116,7 +143,11 @@ pub(super) async fn events(State(ctx): State<Ctx>, call: Call) -> Reply<Response
 pub(super) async fn ready(State(ctx): State<Ctx>, call: Call, raw: Raw) -> Reply<Json<Done>> {
     let claims = instance(&ctx, &call)?;
     let SdkReady {} = raw.parse()?;
-    ctx.app.runtime.mark_ready(claims.iid).await.map_err(|e| Problem::new(e.code(), e.to_string()))?;
+    ctx.app
+        .runtime
+        .mark_ready(claims.iid)
+        .await
+        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
     Ok(Json(Done { ok: true }))
 }
 
@@ -137,10 +168,22 @@ pub(super) async fn activity(State(ctx): State<Ctx>, call: Call, raw: Raw) -> Re
         None | Some("active") => Status::Active,
         Some("inactive") => Status::Inactive,
         Some("busy") => Status::Busy,
-        Some(_) => return Err(Failure(Problem::new(Code::InvalidField, "status must be active, inactive or busy").on("status"))),
+        Some(_) => {
+            return Err(Failure(
+                Problem::new(
+                    Code::InvalidField,
+                    "status must be active, inactive or busy",
+                )
+                .on("status"),
+            ));
+        }
     };
     let beat = Beat {
-        player: body.player_id.as_deref().map(|p| player_id(p, "player_id")).transpose()?,
+        player: body
+            .player_id
+            .as_deref()
+            .map(|p| player_id(p, "player_id"))
+            .transpose()?,
         status,
         idle_ms: None,
         duration_ms: None,
@@ -163,11 +206,16 @@ pub(super) async fn end(State(ctx): State<Ctx>, call: Call, raw: Raw) -> Reply<J
     let claims = instance(&ctx, &call)?;
     let body: SdkEnd = raw.parse()?;
     let id = own_session(&ctx, &claims)?;
-    ctx.app.end_by_server(id, check_results(body.results.as_ref())?);
+    ctx.app
+        .end_by_server(id, check_results(body.results.as_ref())?);
     Ok(Json(Done { ok: true }))
 }
 
 fn own_session(ctx: &Ctx, claims: &InstanceClaims) -> Result<SessionId, Failure> {
-    bound(&ctx.app, claims.iid)
-        .ok_or_else(|| Failure(Problem::new(Code::SessionNotFound, "this instance has no session (yet)")))
+    bound(&ctx.app, claims.iid).ok_or_else(|| {
+        Failure(Problem::new(
+            Code::SessionNotFound,
+            "this instance has no session (yet)",
+        ))
+    })
 }

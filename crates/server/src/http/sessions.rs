@@ -13,7 +13,8 @@ use spawnpoint_core::session::{Phase, Status};
 use spawnpoint_core::{Code, PlayerId, SessionId};
 use spawnpoint_runtime::{LogRange, RuntimeError};
 use spawnpoint_wire::api::{
-    EndReply, EndView, ExtendBody, ExtendReply, HeartbeatBody, HeartbeatReply, SessionPage, SessionView, Why,
+    EndReply, EndView, ExtendBody, ExtendReply, HeartbeatBody, HeartbeatReply, SessionPage,
+    SessionView, Why,
 };
 use spawnpoint_wire::problem::Problem;
 
@@ -52,24 +53,46 @@ pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Sessi
     let caller = call.caller(&ctx, None)?;
     let own = match &caller {
         Caller::Player(c) => Some(c.sid),
-        Caller::Guest => return Err(Failure(Problem::new(Code::Unauthenticated, "send your token as Authorization: Bearer ..."))),
+        Caller::Guest => {
+            return Err(Failure(Problem::new(
+                Code::Unauthenticated,
+                "send your token as Authorization: Bearer ...",
+            )));
+        }
         _ => None,
     };
     let phase = call
         .param("phase")
         .map(|p| {
             let names: Vec<_> = Phase::ALL.iter().map(|p| p.as_str()).collect();
-            Phase::parse(p)
-                .ok_or_else(|| Failure(Problem::new(Code::InvalidParameter, format!("phase must be one of {}", names.join(", "))).on("phase")))
+            Phase::parse(p).ok_or_else(|| {
+                Failure(
+                    Problem::new(
+                        Code::InvalidParameter,
+                        format!("phase must be one of {}", names.join(", ")),
+                    )
+                    .on("phase"),
+                )
+            })
         })
         .transpose()?;
     let sort = match call.param("sort") {
         None | Some("newest") => Sort::Newest,
         Some("idle") => Sort::Idle,
-        Some(_) => return Err(Failure(Problem::new(Code::InvalidParameter, "sort must be newest or idle").on("sort"))),
+        Some(_) => {
+            return Err(Failure(
+                Problem::new(Code::InvalidParameter, "sort must be newest or idle").on("sort"),
+            ));
+        }
     };
-    let player = call.param("player_id").map(|p| player_id(p, "player_id")).transpose()?;
-    let after = call.param("cursor").map(|c| read_cursor(c, sort)).transpose()?;
+    let player = call
+        .param("player_id")
+        .map(|p| player_id(p, "player_id"))
+        .transpose()?;
+    let after = call
+        .param("cursor")
+        .map(|c| read_cursor(c, sort))
+        .transpose()?;
     let limit = call.limit()?;
     let fleet = call.param("fleet");
     let at = call.addressing(&ctx);
@@ -77,12 +100,18 @@ pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Sessi
         own.is_none_or(|id| e.session.id == id)
             && fleet.is_none_or(|f| e.session.fleet.as_str() == f)
             && phase.is_none_or(|p| e.session.phase == p)
-            && player.as_ref().is_none_or(|p| e.session.player(p).is_some())
+            && player
+                .as_ref()
+                .is_none_or(|p| e.session.player(p).is_some())
     };
     let app = &ctx.app;
     let page = app.with_world(|w| {
-        let mut keys: Vec<(i64, SessionId)> =
-            w.sessions.values().filter(|e| wanted(e)).map(|e| (sort_key(e, sort), e.session.id)).collect();
+        let mut keys: Vec<(i64, SessionId)> = w
+            .sessions
+            .values()
+            .filter(|e| wanted(e))
+            .map(|e| (sort_key(e, sort), e.session.id))
+            .collect();
         let total = keys.len();
         keys.sort_unstable();
         if let Some(after) = after {
@@ -91,8 +120,16 @@ pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Sessi
         let more = keys.len() > limit;
         keys.truncate(limit);
         let next_cursor = keys.last().filter(|_| more).map(|k| cursor(*k, sort));
-        let sessions = keys.iter().filter_map(|(_, id)| w.sessions.get(id)).map(|e| app.session_view(w, e, &at)).collect();
-        SessionPage { sessions, next_cursor, total }
+        let sessions = keys
+            .iter()
+            .filter_map(|(_, id)| w.sessions.get(id))
+            .map(|e| app.session_view(w, e, &at))
+            .collect();
+        SessionPage {
+            sessions,
+            next_cursor,
+            total,
+        }
     });
     Ok(Json(page))
 }
@@ -111,13 +148,26 @@ fn cursor((key, id): (i64, SessionId), sort: Sort) -> String {
 }
 
 fn read_cursor(text: &str, sort: Sort) -> Result<(i64, SessionId), Failure> {
-    let bad = || Failure(Problem::new(Code::InvalidCursor, "the cursor is not one of this listing's; begin without one").on("cursor"));
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| bad())?;
+    let bad = || {
+        Failure(
+            Problem::new(
+                Code::InvalidCursor,
+                "the cursor is not one of this listing's; begin without one",
+            )
+            .on("cursor"),
+        )
+    };
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| bad())?;
     let text = String::from_utf8(bytes).map_err(|_| bad())?;
     let kind = if sort == Sort::Idle { "1i:" } else { "1n:" };
     let rest = text.strip_prefix(kind).ok_or_else(bad)?;
     let (key, id) = rest.split_once(':').ok_or_else(bad)?;
-    Ok((key.parse().map_err(|_| bad())?, id.parse().map_err(|_| bad())?))
+    Ok((
+        key.parse().map_err(|_| bad())?,
+        id.parse().map_err(|_| bad())?,
+    ))
 }
 
 /// One session, live or ended.
@@ -132,22 +182,37 @@ fn read_cursor(text: &str, sort: Sort) -> Result<(i64, SessionId), Failure> {
         (status = "4XX", description = "Not allowed or unknown", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn get(State(ctx): State<Ctx>, call: Call, Path(id): Path<String>) -> Reply<Json<SessionView>> {
+pub(super) async fn get(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(id): Path<String>,
+) -> Reply<Json<SessionView>> {
     call.only(&["wait"])?;
     let caller = call.caller(&ctx, None)?;
     let id = session_id(&id)?;
     ctx.app.allow(id, &caller)?;
     if let Some(wait) = call.wait()? {
-        let before = ctx.app.with_world(|w| w.sessions.get(&id).map(|e| e.session.phase));
-        ctx.app.wait_for(id, wait, |e| Some(e.session.phase) != before).await;
+        let before = ctx
+            .app
+            .with_world(|w| w.sessions.get(&id).map(|e| e.session.phase));
+        ctx.app
+            .wait_for(id, wait, |e| Some(e.session.phase) != before)
+            .await;
     }
     let at = call.addressing(&ctx);
     let app = &ctx.app;
-    if let Some(view) = app.with_world(|w| w.sessions.get(&id).map(|e| app.session_view(w, e, &at))) {
+    if let Some(view) = app.with_world(|w| w.sessions.get(&id).map(|e| app.session_view(w, e, &at)))
+    {
         return Ok(Json(view));
     }
-    let record = app.records.get(id).await.map_err(|e| Problem::new(e.code(), e.to_string()))?;
-    record.map(|r| Json(ended_view(app, &r))).ok_or_else(|| Failure(unknown_session(id)))
+    let record = app
+        .records
+        .get(id)
+        .await
+        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
+    record
+        .map(|r| Json(ended_view(app, &r)))
+        .ok_or_else(|| Failure(unknown_session(id)))
 }
 
 /// A record as a session that has ended, so that one id is answered the same way for ever.
@@ -186,7 +251,13 @@ fn ended_view(app: &App, r: &spawnpoint_core::record::MatchRecord) -> SessionVie
         cull_reason: None,
         extends: 0,
         receipt: m.receipt,
-        end: Some(EndView { reason: m.reason, by: m.ended_by, code: m.code, at: m.ended_at, exit_code: m.exit_code }),
+        end: Some(EndView {
+            reason: m.reason,
+            by: m.ended_by,
+            code: m.code,
+            at: m.ended_at,
+            exit_code: m.exit_code,
+        }),
     }
 }
 
@@ -199,7 +270,11 @@ fn ended_view(app: &App, r: &spawnpoint_core::record::MatchRecord) -> SessionVie
         (status = "4XX", description = "Not allowed or unknown", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn why(State(ctx): State<Ctx>, call: Call, Path(id): Path<String>) -> Reply<Json<Why>> {
+pub(super) async fn why(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(id): Path<String>,
+) -> Reply<Json<Why>> {
     call.only(&[])?;
     let caller = call.caller(&ctx, None)?;
     let id = session_id(&id)?;
@@ -208,12 +283,21 @@ pub(super) async fn why(State(ctx): State<Ctx>, call: Call, Path(id): Path<Strin
     if let Some(why) = app.with_world(|w| w.sessions.get(&id).map(|e| app.why(e))) {
         return Ok(Json(why));
     }
-    let record = app.records.get(id).await.map_err(|e| Problem::new(e.code(), e.to_string()))?;
-    let m = record.map(|r| match_view(&r, false)).ok_or_else(|| Failure(unknown_session(id)))?;
+    let record = app
+        .records
+        .get(id)
+        .await
+        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
+    let m = record
+        .map(|r| match_view(&r, false))
+        .ok_or_else(|| Failure(unknown_session(id)))?;
     Ok(Json(Why {
         session_id: m.session_id,
         phase: "ended".to_owned(),
-        summary: format!("It ended at {}: {} (by {}).", m.ended_at, m.reason, m.ended_by),
+        summary: format!(
+            "It ended at {}: {} (by {}).",
+            m.ended_at, m.reason, m.ended_by
+        ),
         cull_at: None,
         cull_reason: None,
         deadlines: Vec::new(),
@@ -223,7 +307,13 @@ pub(super) async fn why(State(ctx): State<Ctx>, call: Call, Path(id): Path<Strin
         client_claims: Vec::new(),
         recent_crashes: 0,
         receipt: m.receipt,
-        end: Some(EndView { reason: m.reason, by: m.ended_by, code: m.code, at: m.ended_at, exit_code: m.exit_code }),
+        end: Some(EndView {
+            reason: m.reason,
+            by: m.ended_by,
+            code: m.code,
+            at: m.ended_at,
+            exit_code: m.exit_code,
+        }),
         decisions: Vec::new(),
     }))
 }
@@ -240,7 +330,12 @@ pub(super) async fn why(State(ctx): State<Ctx>, call: Call, Path(id): Path<Strin
         (status = "4XX", description = "The call is wrong, not allowed, or the session unknown", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn heartbeat(State(ctx): State<Ctx>, call: Call, Path(id): Path<String>, raw: Raw) -> Reply<Json<HeartbeatReply>> {
+pub(super) async fn heartbeat(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(id): Path<String>,
+    raw: Raw,
+) -> Reply<Json<HeartbeatReply>> {
     call.only(&[])?;
     let body: HeartbeatBody = raw.parse()?;
     let caller = call.caller(&ctx, body.token.as_deref())?;
@@ -249,7 +344,13 @@ pub(super) async fn heartbeat(State(ctx): State<Ctx>, call: Call, Path(id): Path
     if let Some(sent) = &body.session_id
         && *sent != id.to_string()
     {
-        return Err(Failure(Problem::new(Code::InvalidField, "session_id in the body is not the one in the path").on("session_id")));
+        return Err(Failure(
+            Problem::new(
+                Code::InvalidField,
+                "session_id in the body is not the one in the path",
+            )
+            .on("session_id"),
+        ));
     }
     number(body.timestamp.as_ref(), "timestamp", true)?;
     let beat = Beat {
@@ -257,7 +358,12 @@ pub(super) async fn heartbeat(State(ctx): State<Ctx>, call: Call, Path(id): Path
         status: status(body.status.as_deref())?,
         idle_ms: number(body.idle_time.as_ref(), "idle_time", false)?,
         duration_ms: number(body.session_duration.as_ref(), "session_duration", false)?,
-        ttl: body.ttl.as_ref().map(|t| duration(t, "ttl")).transpose()?.map(|t| t.min(MAX_TTL)),
+        ttl: body
+            .ttl
+            .as_ref()
+            .map(|t| duration(t, "ttl"))
+            .transpose()?
+            .map(|t| t.min(MAX_TTL)),
     };
     Ok(Json(ctx.app.heartbeat(id, &beat)?))
 }
@@ -270,16 +376,27 @@ fn status(text: Option<&str>) -> Result<Status, Failure> {
         None | Some("active") => Ok(Status::Active),
         Some("inactive") => Ok(Status::Inactive),
         Some("busy") => Ok(Status::Busy),
-        Some(_) => Err(Failure(Problem::new(Code::InvalidField, "status must be active, inactive or busy").on("status"))),
+        Some(_) => Err(Failure(
+            Problem::new(
+                Code::InvalidField,
+                "status must be active, inactive or busy",
+            )
+            .on("status"),
+        )),
     }
 }
 
 /// Whom a heartbeat speaks for: the token's player, the one a backend names, the only player there is, or the session as a whole.
-fn beat_player(ctx: &Ctx, id: SessionId, caller: &Caller, named: Option<&str>) -> Result<Option<PlayerId>, Failure> {
+fn beat_player(
+    ctx: &Ctx,
+    id: SessionId,
+    caller: &Caller,
+    named: Option<&str>,
+) -> Result<Option<PlayerId>, Failure> {
     match (caller, named) {
-        (Caller::Player(c), Some(p)) if c.sub.as_str() != p => {
-            Err(Failure(Problem::new(Code::Forbidden, "a player may only speak for themselves").on("player_id")))
-        }
+        (Caller::Player(c), Some(p)) if c.sub.as_str() != p => Err(Failure(
+            Problem::new(Code::Forbidden, "a player may only speak for themselves").on("player_id"),
+        )),
         (Caller::Player(c), _) => Ok(Some(c.sub.clone())),
         (_, Some(p)) => Ok(Some(player_id(p, "player_id")?)),
         (_, None) => Ok(ctx.app.with_world(|w| {
@@ -293,8 +410,20 @@ fn beat_player(ctx: &Ctx, id: SessionId, caller: &Caller, named: Option<&str>) -
 }
 
 /// A number, or a text that is one (metrics libraries send texts). Timestamps may be any text: nothing depends on them.
-fn number(value: Option<&serde_json::Value>, field: &str, any_text: bool) -> Result<Option<f64>, Failure> {
-    let bad = || Failure(Problem::new(Code::InvalidField, format!("{field} must be a number of milliseconds, not negative")).on(field));
+fn number(
+    value: Option<&serde_json::Value>,
+    field: &str,
+    any_text: bool,
+) -> Result<Option<f64>, Failure> {
+    let bad = || {
+        Failure(
+            Problem::new(
+                Code::InvalidField,
+                format!("{field} must be a number of milliseconds, not negative"),
+            )
+            .on(field),
+        )
+    };
     let n = match value {
         None | Some(serde_json::Value::Null) => return Ok(None),
         Some(serde_json::Value::Number(n)) => n.as_f64(),
@@ -318,19 +447,24 @@ fn number(value: Option<&serde_json::Value>, field: &str, any_text: bool) -> Res
         (status = "4XX", description = "The call is wrong, not allowed, or the session over or unknown", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn extend(State(ctx): State<Ctx>, call: Call, Path(id): Path<String>, raw: Raw) -> Reply<Json<ExtendReply>> {
+pub(super) async fn extend(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(id): Path<String>,
+    raw: Raw,
+) -> Reply<Json<ExtendReply>> {
     call.only(&[])?;
     let body: ExtendBody = raw.parse()?;
     let caller = call.caller(&ctx, body.token.as_deref())?;
     let id = session_id(&id)?;
     ctx.app.allow(id, &caller)?;
     if body.raise_limit && !caller.is_trusted() {
-        return Err(Failure(Problem::new(Code::Forbidden, "only a backend key may raise the limit").on("raise_limit")));
+        return Err(Failure(
+            Problem::new(Code::Forbidden, "only a backend key may raise the limit")
+                .on("raise_limit"),
+        ));
     }
-    let Some(by) = &body.by else {
-        return Err(Failure(Problem::new(Code::MissingField, "the field \"by\" is required").on("by")));
-    };
-    let by = duration(by, "by")?;
+    let by = body.by.as_ref().map(|by| duration(by, "by")).transpose()?;
     Ok(Json(ctx.app.extend(id, by, body.raise_limit).await?))
 }
 
@@ -343,7 +477,12 @@ pub(super) async fn extend(State(ctx): State<Ctx>, call: Call, Path(id): Path<St
         (status = "4XX", description = "Not allowed or unknown", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn end(State(ctx): State<Ctx>, call: Call, Path(id): Path<String>, raw: Raw) -> Reply<Json<EndReply>> {
+pub(super) async fn end(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(id): Path<String>,
+    raw: Raw,
+) -> Reply<Json<EndReply>> {
     call.only(&[])?;
     super::games::end(&ctx, &call, &id, &raw).await
 }
@@ -361,26 +500,50 @@ pub(super) async fn end(State(ctx): State<Ctx>, call: Call, Path(id): Path<Strin
         (status = "4XX", description = "Not allowed or unknown", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn logs(State(ctx): State<Ctx>, call: Call, Path(id): Path<String>) -> Reply<Response> {
+pub(super) async fn logs(
+    State(ctx): State<Ctx>,
+    call: Call,
+    Path(id): Path<String>,
+) -> Reply<Response> {
     call.only(&["follow", "tail"])?;
     let caller = call.caller(&ctx, None)?;
     let id = session_id(&id)?;
     if !caller.is_trusted() {
-        return Err(Failure(Problem::new(Code::Forbidden, "only a backend key may read a game server's log")));
+        return Err(Failure(Problem::new(
+            Code::Forbidden,
+            "only a backend key may read a game server's log",
+        )));
     }
     let follow = match call.param("follow") {
         None | Some("false" | "0") => false,
         Some("true" | "1" | "") => true,
-        Some(_) => return Err(Failure(Problem::new(Code::InvalidParameter, "follow must be true or false").on("follow"))),
+        Some(_) => {
+            return Err(Failure(
+                Problem::new(Code::InvalidParameter, "follow must be true or false").on("follow"),
+            ));
+        }
     };
     let tail_bytes = call.parsed::<u64>("tail")?;
-    let instance = ctx.app.with_world(|w| w.sessions.get(&id).and_then(|e| e.session.instance));
+    let instance = ctx
+        .app
+        .with_world(|w| w.sessions.get(&id).and_then(|e| e.session.instance));
     let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     if let Some(instance) = instance {
-        let permit = follow.then(|| ctx.streams.clone().try_acquire_owned()).transpose().map_err(|_| {
-            Failure(Problem::new(Code::TooManyConnections, "too many streams are open; close some or try again"))
-        })?;
-        match ctx.app.runtime.logs(instance, LogRange { tail_bytes, follow }).await {
+        let permit = follow
+            .then(|| ctx.streams.clone().try_acquire_owned())
+            .transpose()
+            .map_err(|_| {
+                Failure(Problem::new(
+                    Code::TooManyConnections,
+                    "too many streams are open; close some or try again",
+                ))
+            })?;
+        match ctx
+            .app
+            .runtime
+            .logs(instance, LogRange { tail_bytes, follow })
+            .await
+        {
             Ok(stream) => {
                 let stream = stream.map(move |chunk| {
                     let _open = &permit;
@@ -392,7 +555,12 @@ pub(super) async fn logs(State(ctx): State<Ctx>, call: Call, Path(id): Path<Stri
             Err(e) => return Err(Failure(Problem::new(e.code(), e.to_string()))),
         }
     }
-    let record = ctx.app.records.get(id).await.map_err(|e| Problem::new(e.code(), e.to_string()))?;
+    let record = ctx
+        .app
+        .records
+        .get(id)
+        .await
+        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
     let mut tail = record.ok_or_else(|| Failure(unknown_session(id)))?.log_tail;
     if let Some(most) = tail_bytes.and_then(|t| usize::try_from(t).ok())
         && tail.len() > most

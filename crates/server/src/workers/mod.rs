@@ -21,10 +21,14 @@ const WATCH_AGAIN: Duration = Duration::from_millis(500);
 
 /// Starts all workers on the app's tracker; they end with its stop token.
 pub(crate) fn start(app: &Arc<App>) {
-    app.tasks.spawn(until_stop(Arc::clone(app), watch(Arc::clone(app))));
-    app.tasks.spawn(until_stop(Arc::clone(app), fleets(Arc::clone(app))));
-    app.tasks.spawn(until_stop(Arc::clone(app), reaper::run(Arc::clone(app))));
-    app.tasks.spawn(until_stop(Arc::clone(app), prune(Arc::clone(app))));
+    app.tasks
+        .spawn(until_stop(Arc::clone(app), watch(Arc::clone(app))));
+    app.tasks
+        .spawn(until_stop(Arc::clone(app), fleets(Arc::clone(app))));
+    app.tasks
+        .spawn(until_stop(Arc::clone(app), reaper::run(Arc::clone(app))));
+    app.tasks
+        .spawn(until_stop(Arc::clone(app), prune(Arc::clone(app))));
 }
 
 async fn until_stop(app: Arc<App>, worker: impl Future<Output = ()>) {
@@ -44,7 +48,9 @@ async fn watch(app: Arc<App>) {
                 }
                 tracing::warn!("the runtime's watch ended; opening it again");
             }
-            Err(e) => tracing::warn!(code = %e.code(), error = %e, "the runtime cannot be watched; trying again"),
+            Err(e) => {
+                tracing::warn!(code = %e.code(), error = %e, "the runtime cannot be watched; trying again")
+            }
         }
         tokio::time::sleep(WATCH_AGAIN).await;
     }
@@ -63,7 +69,8 @@ async fn fleets(app: Arc<App>) {
 
 async fn prune(app: Arc<App>) {
     loop {
-        let keep = i64::try_from(app.config.load().server.retention.as_millis()).unwrap_or(i64::MAX);
+        let keep =
+            i64::try_from(app.config.load().server.retention.as_millis()).unwrap_or(i64::MAX);
         let before = app.clock.wall(app.clock.now()).saturating_sub(keep);
         loop {
             match app.records.prune(before, PRUNE_BATCH).await {

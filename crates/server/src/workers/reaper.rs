@@ -19,7 +19,11 @@ const LOOK: Duration = Duration::from_millis(200);
 const HELD_LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(app: Arc<App>) {
-    let mut state = Reaper { brake: Brake::default(), late_until: None, expected: app.clock.now() };
+    let mut state = Reaper {
+        brake: Brake::default(),
+        late_until: None,
+        expected: app.clock.now(),
+    };
     loop {
         let wait = state.look(&app);
         state.expected = app.clock.now().after(wait);
@@ -40,10 +44,18 @@ impl Reaper {
     /// One look. Returns how long until the next.
     fn look(&mut self, app: &Arc<App>) -> Duration {
         let now = app.clock.now();
-        app.drop_lost_gateways();
-        let heartbeat = app.config.load().fleets.first().map_or(Duration::from_secs(5), |f| f.policy.heartbeat);
+        app.note_silent_gateways();
+        let heartbeat = app
+            .config
+            .load()
+            .fleets
+            .first()
+            .map_or(Duration::from_secs(5), |f| f.policy.heartbeat);
         if let Some(until) = hold_after(self.expected, now, heartbeat) {
-            tracing::warn!(late_ms = now.since(self.expected).as_millis(), "this process was not running for a while: culls hold for a heartbeat period");
+            tracing::warn!(
+                late_ms = now.since(self.expected).as_millis(),
+                "this process was not running for a while: culls hold for a heartbeat period"
+            );
             self.late_until = Some(until);
         }
         let late = self.late_until.is_some_and(|u| now < u);
@@ -56,14 +68,20 @@ impl Reaper {
             None
         };
         self.note(app, held_by, now);
-        let due: Vec<SessionId> =
-            app.with_world(|w| w.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect());
+        let due: Vec<SessionId> = app.with_world(|w| {
+            w.timers
+                .iter()
+                .take_while(|(at, _)| *at <= now)
+                .map(|(_, id)| *id)
+                .collect()
+        });
         for id in &due {
             super::tick(app, *id, held_by.is_some());
             app.look_later(*id, now.after(HELD_LOOK));
         }
         let next = app.with_world(|w| w.timers.first().map(|(at, _)| *at));
-        next.map_or(LOOK, |at| at.since(now).min(LOOK)).max(Duration::from_millis(1))
+        next.map_or(LOOK, |at| at.since(now).min(LOOK))
+            .max(Duration::from_millis(1))
     }
 
     fn brake(&mut self, app: &Arc<App>, now: Moment) -> bool {
@@ -74,9 +92,18 @@ impl Reaper {
                 .timers
                 .iter()
                 .take_while(|(at, _)| *at <= horizon)
-                .filter(|(_, id)| w.sessions.get(id).is_some_and(|e| brake_counts(&e.session, now)))
+                .filter(|(_, id)| {
+                    w.sessions
+                        .get(id)
+                        .is_some_and(|e| brake_counts(&e.session, now))
+                })
                 .count();
-            let live = w.sessions.values().filter(|_| due > 0).filter(|e| e.session.phase.is_live()).count();
+            let live = w
+                .sessions
+                .values()
+                .filter(|_| due > 0)
+                .filter(|e| e.session.phase.is_live())
+                .count();
             (live, due)
         });
         let facts = app.facts();

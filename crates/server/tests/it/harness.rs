@@ -1,0 +1,362 @@
+//! A server in this process: simulated instances, a real record store, virtual time; each answer is checked against the OpenAPI
+//! document before a test sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use spawnpoint_core::lifecycle::Policy;
+use spawnpoint_core::{Clock, PlayerId, SessionId};
+use spawnpoint_runtime::simulated::{SimulatedConfig, SimulatedRuntime};
+use spawnpoint_runtime::{Protocol, ReadyRule, Runtime, Template};
+use spawnpoint_server::config::{ApiKey, Config, Expose, FleetConfig, ServerConfig};
+use spawnpoint_server::{Deps, Keys, Server, build};
+use spawnpoint_store::Records;
+use spawnpoint_store::memory::MemoryRecords;
+use spawnpoint_testkit::clock::VirtualClock;
+use spawnpoint_wire::link::{Link, PlayerReport, REPORT_EVERY, Report, SessionReport};
+use spawnpoint_wire::token::{Keyring, SigningKey};
+use tower::ServiceExt;
+
+/// A fleet with short names for what tests change.
+pub(crate) fn fleet(name: &str) -> FleetConfig {
+    FleetConfig {
+        name: name.parse().unwrap(),
+        template: Template {
+            command: vec!["game".into()],
+            env: BTreeMap::new(),
+            inherit_env: false,
+            workdir: None,
+            cpu_millis: None,
+            memory_bytes: None,
+            protocol: Protocol::WebSocket,
+            ready: ReadyRule::Dial,
+            fixed_port: None,
+            host_port: false,
+        },
+        warm: 0,
+        warm_allowed: true,
+        warm_max_age: None,
+        max_instances: None,
+        policy: Arc::new(Policy::default()),
+        expose: Expose::Gateway,
+        guests: false,
+        labels: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn with_policy(mut f: FleetConfig, change: impl FnOnce(&mut Policy)) -> FleetConfig {
+    let mut p = (*f.policy).clone();
+    change(&mut p);
+    f.policy = Arc::new(p);
+    f
+}
+
+pub(crate) fn config(fleets: Vec<FleetConfig>) -> Config {
+    let local = |port: u16| vec![([127, 0, 0, 1], port).into()];
+    Config {
+        server: ServerConfig {
+            public: local(8080),
+            admin: local(8081),
+            sdk: local(8082),
+            public_url: None,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            keys: Vec::new(),
+            guests: false,
+            state_dir: "unused".into(),
+            instance_ports: (20000, 24999),
+            retention: Duration::from_secs(30 * 86_400),
+            sessions_per_key: None,
+            guest_starts_per_minute: 30,
+            name: "test-server".into(),
+        },
+        fleets: fleets.into_iter().map(Arc::new).collect(),
+    }
+}
+
+pub(crate) fn key(name: &str) -> ApiKey {
+    ApiKey {
+        name: name.into(),
+        secret: secret(name),
+    }
+}
+
+pub(crate) fn secret(name: &str) -> String {
+    format!("secret-of-{name}-0123456789")
+}
+
+/// What survives a `kill -9` of the server.
+pub(crate) struct World {
+    pub(crate) clock: Arc<VirtualClock>,
+    pub(crate) runtime: Arc<SimulatedRuntime>,
+    pub(crate) records: Arc<dyn Records>,
+    signing: String,
+}
+
+impl World {
+    pub(crate) fn new(simulated: SimulatedConfig) -> Self {
+        let clock = Arc::new(VirtualClock::new());
+        let runtime = Arc::new(SimulatedRuntime::new(
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            simulated,
+        ));
+        Self {
+            clock,
+            runtime,
+            records: Arc::new(MemoryRecords::new()),
+            signing: SigningKey::generate().unwrap().to_paserk().unwrap(),
+        }
+    }
+
+    /// Starts a server over it, over this view of its runtime.
+    pub(crate) async fn up_with(&self, config: Config, runtime: Arc<dyn Runtime>) -> Up {
+        let signing = SigningKey::from_paserk(&self.signing).unwrap();
+        let ring = Arc::new(Keyring::new(vec![signing.public().clone()]));
+        let deps = Deps {
+            runtime,
+            records: Arc::clone(&self.records),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            keys: Keys { signing, ring },
+            sdk_url: Some("http://127.0.0.1:8082".into()),
+            more_metrics: None,
+        };
+        let server = build(config, deps).await.unwrap();
+        let link = server.link();
+        let up = Up {
+            public: server.public_router(),
+            admin: server.admin_router(),
+            sdk: server.sdk_router(),
+            gateway: Arc::new(Gateway {
+                link,
+                name: format!("gateway-{}", uuid::Uuid::new_v4()),
+                sequence: AtomicU64::new(0),
+            }),
+            server,
+            alive: tokio_util::sync::CancellationToken::new(),
+        };
+        up.gateway.report(true, Vec::new()).await;
+        let (gateway, alive) = (Arc::clone(&up.gateway), up.alive.clone());
+        tokio::spawn(async move {
+            while alive
+                .run_until_cancelled(tokio::time::sleep(REPORT_EVERY))
+                .await
+                .is_some()
+            {
+                gateway.report(false, Vec::new()).await;
+            }
+        });
+        up
+    }
+
+    pub(crate) async fn up(&self, config: Config) -> Up {
+        self.up_with(config, Arc::clone(&self.runtime) as Arc<dyn Runtime>)
+            .await
+    }
+}
+
+/// A running server.
+pub(crate) struct Up {
+    pub(crate) server: Server,
+    pub(crate) gateway: Arc<Gateway>,
+    alive: tokio_util::sync::CancellationToken,
+    public: Router,
+    admin: Router,
+    sdk: Router,
+}
+
+/// The gateway's side of the link, by hand.
+pub(crate) struct Gateway {
+    pub(crate) link: Arc<dyn Link>,
+    name: String,
+    sequence: AtomicU64,
+}
+
+impl Gateway {
+    pub(crate) async fn report(&self, full: bool, sessions: Vec<SessionReport>) {
+        let sequence = self.sequence.fetch_add(1, Ordering::SeqCst) + 1;
+        self.link
+            .report(Report {
+                gateway: self.name.clone(),
+                sequence,
+                full,
+                sessions,
+            })
+            .await
+            .unwrap();
+    }
+
+    /// This player has so many connections; `data`: they sent some just now.
+    pub(crate) async fn connected(
+        &self,
+        session: &str,
+        player: &str,
+        connections: u32,
+        data: bool,
+    ) {
+        let player = PlayerReport {
+            player: player.parse::<PlayerId>().unwrap(),
+            connections,
+            client_data_age_ms: data.then_some(0),
+            server_data_age_ms: None,
+            bytes_in: 0,
+            bytes_out: 0,
+        };
+        let session = SessionReport {
+            session: session.parse::<SessionId>().unwrap(),
+            generation: 1,
+            players: vec![player],
+        };
+        self.report(false, vec![session]).await;
+    }
+}
+
+/// An answer that fits the OpenAPI document.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn is(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        self.body
+    }
+
+    #[track_caller]
+    pub(crate) fn code(self, status: u16, code: &str) -> Value {
+        assert_eq!(
+            (self.status, self.body["code"].as_str()),
+            (status, Some(code)),
+            "{}",
+            self.text
+        );
+        self.body
+    }
+}
+
+/// Which listener, and what goes with a request.
+#[derive(Clone, Copy)]
+pub(crate) enum On {
+    Public,
+    Admin,
+    Sdk,
+}
+
+impl Up {
+    pub(crate) async fn send(&self, on: On, request: Request<Body>) -> Answer {
+        let router = match on {
+            On::Public => &self.public,
+            On::Admin => &self.admin,
+            On::Sdk => &self.sdk,
+        };
+        let (method, path) = (
+            request.method().as_str().to_lowercase(),
+            request.uri().path().to_owned(),
+        );
+        let response = router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let kind = parts
+            .headers
+            .get("content-type")
+            .map_or("", |v| v.to_str().unwrap())
+            .to_owned();
+        crate::contract::check(&method, &path, parts.status.as_u16(), &kind, &body);
+        Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+            text,
+        }
+    }
+
+    pub(crate) fn request(
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Request<Body> {
+        let mut r = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "127.0.0.1:8080");
+        if let Some(t) = token {
+            r = r.header("authorization", format!("Bearer {t}"));
+        }
+        r.body(body.map_or_else(Body::empty, |b| Body::from(b.to_string())))
+            .unwrap()
+    }
+
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+    ) -> Answer {
+        self.send(
+            On::Public,
+            Self::request(method, path, token, body.as_ref()),
+        )
+        .await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, None, None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call("POST", path, None, Some(body)).await
+    }
+
+    /// A ready session of this player.
+    pub(crate) async fn play(&self, player: &str) -> Value {
+        let reply = self
+            .post("/api/new-game?wait=60", json!({"playerId": player}))
+            .await;
+        assert!(reply.status == 201 || reply.status == 200, "{}", reply.text);
+        assert_eq!(reply.body["ready"], true, "{}", reply.text);
+        reply.body
+    }
+
+    /// Waits (in virtual time) until the session is recorded, and returns the record.
+    pub(crate) async fn record(&self, session: &str, within: Duration) -> Value {
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            let answer = self.get(&format!("/api/matches/{session}")).await;
+            if answer.status == 200 {
+                return answer.body;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "no record within {within:?}: {}",
+                answer.text
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// As `kill -9` would: nothing is drained, nothing more is written.
+    pub(crate) fn kill(self) {
+        self.alive.cancel();
+        self.server.abandon();
+    }
+}
+
+/// The id in a reply.
+pub(crate) fn id(v: &Value) -> String {
+    v["session_id"].as_str().unwrap().to_owned()
+}

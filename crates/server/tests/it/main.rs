@@ -1,0 +1,17 @@
+//! The server role over a simulated runtime and real stores: what callers and gateways see.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test that fails should say where"
+)]
+
+mod contract;
+mod harness;
+mod joining;
+mod lifecycle;
+mod openapi;
+mod restart;
+mod starting;
+mod streams;

@@ -1,0 +1,287 @@
+//! `kill -9` of the server at any point: what lives goes on, what ended is recorded once, nothing is orphaned.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::json;
+use spawnpoint_runtime::simulated::{End, SimulatedConfig, Span};
+use spawnpoint_runtime::{Runtime, State};
+
+use crate::harness::{On, World, config, fleet, id, with_policy};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn live_games_go_on_under_their_urls_tokens_and_deadlines() {
+    let w = World::new(SimulatedConfig::default());
+    let c = config(vec![fleet("arena")]);
+    let up = w.up(c.clone()).await;
+    let s = up.play("p").await;
+    up.gateway.connected(&id(&s), "p", 1, true).await;
+    let invite = s["share_url"]
+        .as_str()
+        .unwrap()
+        .split("invite=")
+        .nth(1)
+        .unwrap()
+        .to_owned();
+    up.post(
+        &format!("/api/sessions/{}/players", id(&s)),
+        json!({"playerId": "q", "invite": invite}),
+    )
+    .await
+    .is(200);
+    let before = up.get(&format!("/api/sessions/{}", id(&s))).await.is(200);
+    tokio::time::sleep(1_000 * Duration::from_millis(100)).await;
+    up.kill();
+    tokio::time::sleep(10 * SECOND).await;
+    let up = w.up(c).await;
+    let after = up.get(&format!("/api/sessions/{}", id(&s))).await.is(200);
+    assert_eq!(after["phase"], "running");
+    for k in [
+        "session_id",
+        "fleet",
+        "generation",
+        "owner",
+        "wsUrl",
+        "created_at",
+        "instance",
+        "joinable",
+    ] {
+        assert_eq!(after[k], before[k], "{k}");
+    }
+    assert_eq!(after["players"].as_array().unwrap().len(), 2);
+    let token = s["token"].as_str();
+    up.call("GET", &format!("/api/sessions/{}", id(&s)), token, None)
+        .await
+        .is(200);
+    let again = up
+        .post("/api/new-game", json!({"playerId": "p"}))
+        .await
+        .is(200);
+    assert_eq!(id(&again), id(&s));
+    assert_eq!(again["share_url"], s["share_url"]);
+    // Its maximum still counts from the grant: 30 minutes, of which 110 s are over.
+    let start = tokio::time::Instant::now();
+    loop {
+        up.gateway.connected(&id(&s), "p", 1, true).await;
+        let a = up.get(&format!("/api/matches/{}", id(&s))).await;
+        if a.status == 200 {
+            assert_eq!(a.body["reason"], "max_duration");
+            break;
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+    assert!(
+        (1_680..=1_702).contains(&start.elapsed().as_secs()),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_meanwhile_gets_one_record_with_the_true_exit() {
+    let w = World::new(SimulatedConfig::default());
+    let c = config(vec![with_policy(fleet("arena"), |p| {
+        p.on_crash = spawnpoint_core::lifecycle::OnCrash::End
+    })]);
+    let up = w.up(c.clone()).await;
+    let mut ids = Vec::new();
+    for i in 0..50 {
+        let s = up.play(&format!("p{i}")).await;
+        let v = up.get(&format!("/api/sessions/{}", id(&s))).await.is(200);
+        ids.push((
+            id(&s),
+            v["instance"]["id"].as_str().unwrap().parse().unwrap(),
+        ));
+    }
+    up.kill();
+    for (i, (_, instance)) in ids.iter().enumerate() {
+        match i % 3 {
+            0 => w.runtime.finish(*instance),
+            1 => w.runtime.crash(*instance, End::Code(3)),
+            _ => {}
+        }
+    }
+    let up = w.up(c).await;
+    for (i, (session, _)) in ids.iter().enumerate() {
+        if i % 3 == 2 {
+            assert_eq!(
+                up.get(&format!("/api/sessions/{session}")).await.is(200)["phase"],
+                "ready"
+            );
+            continue;
+        }
+        let r = up.record(session, 10 * SECOND).await;
+        let wanted = if i % 3 == 0 {
+            ("ended_by_server", 0)
+        } else {
+            ("crashed", 3)
+        };
+        assert_eq!(
+            (
+                r["reason"].as_str().unwrap(),
+                r["exit_code"].as_i64().unwrap()
+            ),
+            wanted
+        );
+    }
+    assert_eq!(up.get("/api/sessions?limit=500").await.is(200)["total"], 16);
+    assert_eq!(
+        w.runtime.list().await.unwrap().len(),
+        16,
+        "nothing is orphaned"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_while_nobody_watched_is_healed() {
+    let w = World::new(SimulatedConfig::default());
+    let c = config(vec![fleet("arena")]);
+    let up = w.up(c.clone()).await;
+    let s = up.play("p").await;
+    let path = format!("/api/sessions/{}", id(&s));
+    let old = up.get(&path).await.is(200)["instance"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    up.kill();
+    w.runtime.crash(old.parse().unwrap(), End::Code(9));
+    let up = w.up(c).await;
+    for _ in 0..1_000 {
+        let v = up.get(&path).await.is(200);
+        if v["generation"] == 2 && v["ready"] == true {
+            assert_ne!(v["instance"]["id"].as_str().unwrap(), old);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not healed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_sessions_keep_their_order() {
+    let w = World::new(SimulatedConfig::default());
+    let mut f = fleet("arena");
+    f.max_instances = Some(1);
+    let c = config(vec![f]);
+    let up = w.up(c.clone()).await;
+    let first = id(&up.play("a").await);
+    for p in ["b", "c", "d"] {
+        up.post("/api/new-game", json!({"playerId": p}))
+            .await
+            .is(201);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    up.kill();
+    let up = w.up(c).await;
+    for (i, p) in ["b", "c", "d"].iter().enumerate() {
+        let s = up
+            .post("/api/new-game", json!({"playerId": p}))
+            .await
+            .is(200);
+        assert_eq!(s["queue"]["position"].as_u64(), Some(i as u64 + 1), "{p}");
+    }
+    up.call("DELETE", &format!("/api/sessions/{first}"), None, None)
+        .await
+        .is(200);
+    let b = up
+        .post("/api/new-game?wait=30", json!({"playerId": "b"}))
+        .await
+        .is(200);
+    assert_eq!(b["ready"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idempotency_key_survives() {
+    let w = World::new(SimulatedConfig::default());
+    let c = config(vec![fleet("arena")]);
+    let send = |p: &str| {
+        Request::post("/api/new-game")
+            .header("host", "localhost")
+            .header("idempotency-key", "k")
+            .body(Body::from(json!({"playerId": p}).to_string()))
+            .unwrap()
+    };
+    let up = w.up(c.clone()).await;
+    let first = up.send(On::Public, send("p")).await.is(201);
+    up.kill();
+    let up = w.up(c).await;
+    assert_eq!(
+        id(&up.send(On::Public, send("p")).await.is(200)),
+        id(&first)
+    );
+    up.send(On::Public, send("q"))
+        .await
+        .code(422, "idempotency_mismatch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_was_promised_stands() {
+    let w = World::new(SimulatedConfig::default());
+    let mut f = fleet("arena");
+    let script = spawnpoint_runtime::simulated::Script {
+        ignores_term: true,
+        ..Default::default()
+    };
+    f.template.command = script.command();
+    let c = config(vec![f]);
+    let up = w.up(c.clone()).await;
+    let s = up.play("p").await;
+    let ended = up
+        .call("DELETE", &format!("/api/sessions/{}", id(&s)), None, None)
+        .await
+        .is(200);
+    assert_eq!(ended["ended"], true);
+    up.kill();
+    let up = w.up(c).await;
+    let r = up.record(&id(&s), 30 * SECOND).await;
+    assert_eq!(
+        (r["reason"].as_str(), r["ended_by"].as_str()),
+        (Some("ended_by_client"), Some("backend"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn warm_instances_are_kept_and_used() {
+    let w = World::new(SimulatedConfig {
+        boot: Span::Fixed(SECOND),
+        ..SimulatedConfig::default()
+    });
+    let mut f = fleet("arena");
+    f.warm = 3;
+    let c = config(vec![f]);
+    let up = w.up(c.clone()).await;
+    tokio::time::sleep(5 * SECOND).await;
+    let before: Vec<_> = w
+        .runtime
+        .list()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|i| i.id)
+        .collect();
+    assert_eq!(before.len(), 3);
+    up.kill();
+    let up = w.up(c).await;
+    let s = up
+        .post("/api/new-game", json!({"playerId": "p"}))
+        .await
+        .is(201);
+    assert_eq!(s["ready"], true);
+    tokio::time::sleep(5 * SECOND).await;
+    let after: Vec<_> = w
+        .runtime
+        .list()
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|i| matches!(i.state, State::Ready))
+        .map(|i| i.id)
+        .collect();
+    assert!(
+        before.iter().all(|b| after.contains(b)),
+        "none was thrown away"
+    );
+}
