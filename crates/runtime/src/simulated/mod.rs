@@ -9,6 +9,7 @@
 mod echo;
 mod hooks;
 mod log;
+mod passing;
 mod ports;
 mod script;
 mod world;
