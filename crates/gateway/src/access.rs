@@ -145,7 +145,11 @@ pub(crate) fn session_of(name: &str, claims: &TokenClaims) -> Option<SessionId> 
 /// Whether this server answers to the request's `Host`. A name that somebody else's DNS points at us is how a web page reaches
 /// servers on its visitor's machine, so names are listed; addresses cannot be rebound.
 pub(crate) fn host_allowed(headers: &HeaderMap, config: &GatewayConfig) -> bool {
-    let Some(authority) = headers.get(HOST).and_then(|h| h.to_str().ok()) else {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let Ok(authority) = host.to_str() else {
         return false;
     };
     let name = host_name(authority);
@@ -417,6 +421,8 @@ mod tests {
             assert!(!allowed(bad), "{bad}");
         }
         assert!(!host_allowed(&HeaderMap::new(), &config));
+        let two = headers(&[("host", "localhost"), ("host", "localhost")]);
+        assert!(!host_allowed(&two, &config));
         let any = GatewayConfig {
             allowed_hosts: vec!["*".into()],
             ..GatewayConfig::default()

@@ -30,7 +30,12 @@ pub(crate) async fn connect(
         };
         let address = match decide::connect(&route, &admission.tunnel().player, &config.targets) {
             Next::Dial(address) => address,
-            Next::Refuse(refusal) => return Err(refusal),
+            Next::Refuse(refusal) => {
+                if refusal == Refusal::TargetNotAllowed {
+                    tracing::error!(session = %route.session, address = ?route.address, "a route points outside the networks that games are in");
+                }
+                return Err(refusal);
+            }
             Next::Wait => {
                 patience = Patience::new();
                 changed(&mut watch).await?;

@@ -93,6 +93,7 @@ impl Refusal {
             Self::NoToken => Code::Unauthenticated,
             Self::BadToken(_) => Code::InvalidCredentials,
             Self::OtherSession | Self::NotOnRoster => Code::Forbidden,
+            Self::Ended(Some(Reason::StartFailed)) => Code::StartFailed,
             Self::Unknown | Self::Ended(_) => Code::SessionNotFound,
             Self::StillStarting => Code::StillStarting,
             Self::GameUnreachable => Code::GameUnreachable,

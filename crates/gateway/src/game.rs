@@ -221,11 +221,12 @@ fn new_key() -> String {
 
 /// Headers that belong to one connection, to the handshake, or to us.
 fn is_replaced(name: &HeaderName) -> bool {
-    let n = name.as_str();
+    // Some frameworks read `X_Player_Id` as `X-Player-Id`: both spellings are ours.
+    let n = name.as_str().replace('_', "-");
     n.starts_with("sec-websocket-")
         || n.starts_with("x-forwarded-")
         || matches!(
-            n,
+            n.as_str(),
             "connection"
                 | "upgrade"
                 | "keep-alive"
@@ -319,6 +320,7 @@ mod tests {
             &[
                 ("host", "games.example.com"),
                 ("x-player-id", "root"),
+                ("x_player_id", "root"),
                 ("x-session-id", "other"),
                 ("x-forwarded-for", "1.1.1.1"),
                 ("x-forwarded-for", "2.2.2.2"),
@@ -350,6 +352,7 @@ mod tests {
         assert_eq!(get("x-forwarded-anything"), "");
         assert_eq!(get("x-session-id"), "01890a5d-ac96-774b-bcce-b302099a8057");
         assert_eq!(get("x-player-id"), "p%201%2F%F0%9F%A7%82");
+        assert_eq!(get("x_player_id"), "");
         assert_eq!(get("cookie"), "a=b");
         assert_eq!(get("connection"), "Upgrade");
         assert_eq!(get("sec-websocket-key"), "k");

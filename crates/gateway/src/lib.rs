@@ -11,6 +11,7 @@ mod decide;
 mod feed;
 pub mod frames;
 mod game;
+mod half;
 mod handshake;
 mod metrics;
 mod progress;

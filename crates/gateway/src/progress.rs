@@ -5,6 +5,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -24,8 +25,8 @@ use crate::decide::{self, Refusal};
 use crate::frames::{
     self, Follower, Head, MAX_CLIENT_CONTROL, Sender, TEXT, server_close, server_frame,
 };
-use crate::game::GameRequest;
-use crate::relay::{Leg, Relay, read_ended};
+use crate::game::{GameLeg, GameRequest};
+use crate::relay::{Ended, Leg, Relay, ended};
 use crate::routes::RouteState;
 use crate::serve::Permit;
 use crate::table::Admission;
@@ -83,15 +84,55 @@ pub(crate) async fn run(
     }
 }
 
+/// How waiting ended.
+enum End {
+    /// The game is there and the client knows.
+    Connected(Box<(Admission, GameLeg)>),
+    /// The client left.
+    Left,
+    /// The client must be told this, under this name in the counters.
+    Over(&'static str, Close),
+}
+
 async fn tell(
     inner: &Inner,
     mut client: Waiting,
     admission: Admission,
     request: GameRequest,
 ) -> Option<Relay> {
-    let counters = &inner.table.counters;
+    match wait(inner, &mut client, admission, request).await {
+        End::Connected(connected) => {
+            let (admission, game) = *connected;
+            let client = Leg {
+                stream: client.stream,
+                early: client.early,
+            };
+            let game = Leg {
+                stream: game.stream,
+                early: game.early,
+            };
+            return Some(Relay::new(client, game, false, admission));
+        }
+        End::Left => inner.table.counters.handshake("client_gone"),
+        End::Over(outcome, close) => {
+            inner.table.counters.handshake(outcome);
+            client.goodbye(inner, close).await;
+        }
+    }
+    None
+}
+
+async fn wait(
+    inner: &Inner,
+    client: &mut Waiting,
+    admission: Admission,
+    request: GameRequest,
+) -> End {
+    let clock = inner.table.clock();
     let session = admission.tunnel().session;
-    let mut watch = admission.watch()?;
+    let Some(mut watch) = admission.watch() else {
+        return over(&Refusal::CannotKnow);
+    };
     let tunnel = admission.shared_tunnel();
     let mut game = Box::pin(connect(admission, &request, &inner.config));
     let period = inner.config.progress_period;
@@ -99,50 +140,30 @@ async fn tell(
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut too_long = pin!(sleep(MAX_PROGRESS));
     let (mut changed, mut gone) = (true, false);
-    let refusal = loop {
+    loop {
         if std::mem::take(&mut changed) {
             let state = watch.borrow_and_update().clone();
             if let RouteState::Live(route) = state
-                && !client
-                    .say(&progress(inner.table.clock(), session, &route))
-                    .await
+                && !client.say(&progress(clock, session, &route)).await
             {
-                counters.handshake("client_gone");
-                return None;
+                return End::Left;
             }
         }
         tokio::select! {
             biased;
-            close = poll_fn(|cx| tunnel.poll_order(cx)) => break (close.reason, close),
-            connected = &mut game => match connected {
-                Ok((admission, leg, route)) => {
-                    let body = EventBody::Phase { phase: Phase::Running, generation: route.generation };
-                    if !client.say(&event(inner.table.clock(), session, body)).await {
-                        counters.handshake("client_gone");
-                        return None;
-                    }
-                    let leg = Leg { stream: leg.stream, early: leg.early };
-                    let client = Leg { stream: client.stream, early: client.early };
-                    return Some(Relay::new(client, leg, false, admission));
-                }
-                Err(refusal) => {
-                    if let Refusal::Ended(Some(reason)) = refusal {
-                        client.say(&event(inner.table.clock(), session, EventBody::Ended { reason })).await;
-                    }
-                    break (refusal.code().as_str(), refusal.close());
-                }
-            },
+            close = poll_fn(|cx| tunnel.poll_order(cx)) => return End::Over(close.reason, close),
+            connected = &mut game => {
+                return answered(clock, client, session, connected).await;
+            }
             sign = client.sign() => match sign {
                 Sign::Answer(frame) => if !client.say(&frame).await {
-                    counters.handshake("client_gone");
-                    return None;
+                    return End::Left;
                 },
                 Sign::Left(answer) => {
                     if let Some(answer) = answer {
                         client.say(&answer).await;
                     }
-                    counters.handshake("client_gone");
-                    return None;
+                    return End::Left;
                 }
             },
             seen = watch.changed(), if !gone => {
@@ -151,18 +172,42 @@ async fn tell(
                 gone = seen.is_err();
             }
             _ = again.tick() => changed = true,
-            () = &mut too_long => {
-                let refusal = Refusal::StillStarting;
-                break (refusal.code().as_str(), refusal.close());
+            () = &mut too_long => return over(&Refusal::StillStarting),
+        }
+    }
+}
+
+fn over(refusal: &Refusal) -> End {
+    End::Over(refusal.code().as_str(), refusal.close())
+}
+
+/// The last word before the game's own: it runs, or it is over.
+async fn answered(
+    clock: &dyn Clock,
+    client: &mut Waiting,
+    session: SessionId,
+    connected: Result<(Admission, GameLeg, Arc<Route>), Refusal>,
+) -> End {
+    match connected {
+        Ok((admission, leg, route)) => {
+            let body = EventBody::Phase {
+                phase: Phase::Running,
+                generation: route.generation,
+            };
+            if client.say(&event(clock, session, body)).await {
+                End::Connected(Box::new((admission, leg)))
+            } else {
+                End::Left
             }
         }
-    };
-    let (outcome, close) = refusal;
-    counters.handshake(outcome);
-    // The place of this connection is free from here on; only the goodbye is left.
-    drop(game);
-    client.goodbye(inner, close).await;
-    None
+        Err(refusal) => {
+            if let Refusal::Ended(Some(reason)) = refusal {
+                let body = EventBody::Ended { reason };
+                client.say(&event(clock, session, body)).await;
+            }
+            over(&refusal)
+        }
+    }
 }
 
 /// What a client hears about its session now.
@@ -243,8 +288,7 @@ impl Waiting {
                 Head::Violation => return Sign::Left(Some(server_close(1002, "protocol_error"))),
                 Head::Data => {
                     // Not read, so that its sender feels it; the end of the stream shows in the socket's state alone.
-                    while !poll_fn(|cx| std::task::Poll::Ready(read_ended(&self.stream, cx))).await
-                    {
+                    while poll_fn(|cx| Poll::Ready(ended(&self.stream, cx))).await == Ended::No {
                         sleep(WATCH_PERIOD).await;
                     }
                     return Sign::Left(None);

@@ -4,7 +4,6 @@
 //! sender is not read any more (back-pressure). Frame headers are followed, payloads never touched. The only thing ever added is
 //! one Close frame, at a frame boundary. There is no timer while a tunnel is idle or flowing.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -15,15 +14,10 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use crate::config::{
-    CLOSE_DRAIN, CLOSE_LIMIT, HALF_CLOSED, LINGER, RELAY_CHUNK, WATCH_PERIOD, WORD_WAIT,
-};
-use crate::frames::{Follower, Sender, client_close, server_close};
+use crate::config::{CLOSE_DRAIN, CLOSE_LIMIT, HALF_CLOSED, LINGER, WATCH_PERIOD, WORD_WAIT};
+use crate::frames::{Sender, client_close, server_close};
+use crate::half::{CHUNK, Half, Moved, note};
 use crate::table::Admission;
-
-thread_local! {
-    static CHUNK: RefCell<Vec<u8>> = RefCell::new(vec![0; RELAY_CHUNK]);
-}
 
 /// The client broke the WebSocket protocol: it learns so, and a naive game never sees it.
 const PROTOCOL_ERROR: Close = Close {
@@ -53,207 +47,6 @@ enum Stage {
     Lingering,
 }
 
-/// One direction.
-struct Half {
-    follower: Follower,
-    /// What the receiver has not taken yet.
-    pending: Vec<u8>,
-    sent: usize,
-    /// Where in `pending` the last whole frame ends, if that was not passed on already.
-    whole: Option<usize>,
-    /// The sender has ended.
-    eof: bool,
-    /// Its end has been passed on.
-    done: bool,
-    /// The receiver takes nothing any more.
-    broken: bool,
-    /// Cut at a frame boundary: nothing more is read.
-    cut: bool,
-    violated: bool,
-}
-
-/// How far a direction came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moved {
-    /// The sender ended and everything is passed on.
-    End,
-    /// The sender's socket failed.
-    SourceLost,
-    /// The receiver's socket failed.
-    SinkLost,
-    /// Not WebSocket from here on; everything before is passed on.
-    Violation,
-    /// Cut at a boundary as wanted; everything before is passed on.
-    Cut,
-}
-
-impl Half {
-    fn new(sender: Sender, extensions: bool) -> Self {
-        Self {
-            follower: Follower::new(sender, extensions),
-            pending: Vec::new(),
-            sent: 0,
-            whole: None,
-            eof: false,
-            done: false,
-            broken: false,
-            cut: false,
-            violated: false,
-        }
-    }
-
-    fn at_boundary(&self) -> bool {
-        self.cut || self.follower.at_boundary()
-    }
-
-    /// Follows a chunk. Returns how much of it may be passed on, and whether it holds data.
-    fn follow(&mut self, chunk: &[u8], sender: Sender, cut: bool) -> (usize, Option<usize>, bool) {
-        let seen = self.follower.feed(chunk);
-        let mut pass = chunk.len();
-        if seen.violation && sender == Sender::Client {
-            self.violated = true;
-            pass = seen.boundary.unwrap_or(0);
-        } else if cut && let Some(boundary) = seen.boundary {
-            self.cut = true;
-            pass = boundary;
-        }
-        (pass, seen.boundary, seen.data)
-    }
-
-    fn keep(&mut self, rest: &[u8], boundary: Option<usize>, admission: &Admission) {
-        self.pending = rest.to_vec();
-        self.sent = 0;
-        self.whole = boundary;
-        admission.table().counters.buffered(held(&self.pending));
-    }
-
-    fn forget(&mut self, admission: &Admission) {
-        if self.pending.capacity() > 0 {
-            admission.table().counters.buffered(-held(&self.pending));
-            self.pending = Vec::new();
-        }
-        self.sent = 0;
-        self.whole = None;
-    }
-
-    /// Writes what is pending.
-    fn poll_flush(
-        &mut self,
-        to: &mut TcpStream,
-        admission: &Admission,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Moved>> {
-        while let Some(rest) = self.pending.get(self.sent..).filter(|r| !r.is_empty()) {
-            match ready!(Pin::new(&mut *to).poll_write(cx, rest)) {
-                Ok(n) if n > 0 => self.sent += n,
-                _ => {
-                    self.forget(admission);
-                    return Poll::Ready(Err(Moved::SinkLost));
-                }
-            }
-        }
-        self.forget(admission);
-        Poll::Ready(Ok(()))
-    }
-
-    /// Moves bytes until one of the two is not ready. `cut`: stop after the first chunk with a frame boundary, at the boundary.
-    fn poll_pump(
-        &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
-        admission: &Admission,
-        (sender, cut): (Sender, bool),
-        cx: &mut Context<'_>,
-    ) -> Poll<Moved> {
-        loop {
-            if let Err(lost) = ready!(self.poll_flush(to, admission, cx)) {
-                return Poll::Ready(lost);
-            }
-            if self.violated {
-                return Poll::Ready(Moved::Violation);
-            }
-            if self.cut {
-                return Poll::Ready(Moved::Cut);
-            }
-            if self.eof {
-                return Poll::Ready(Moved::End);
-            }
-            let step = CHUNK.with_borrow_mut(|chunk| {
-                let mut buffer = ReadBuf::new(chunk);
-                match Pin::new(&mut *from).poll_read(cx, &mut buffer) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Some(Moved::SourceLost)),
-                    Poll::Ready(Ok(())) => {}
-                }
-                let chunk = buffer.filled();
-                if chunk.is_empty() {
-                    self.eof = true;
-                    return Poll::Ready(None);
-                }
-                let (pass, boundary, data) = self.follow(chunk, sender, cut);
-                note(admission, sender, chunk.len(), data);
-                let chunk = chunk.get(..pass).unwrap_or_default();
-                Poll::Ready(self.pass_on(chunk, boundary, to, admission, cx))
-            });
-            if let Some(lost) = ready!(step) {
-                return Poll::Ready(lost);
-            }
-        }
-    }
-
-    /// Writes a chunk; keeps what is not taken.
-    fn pass_on(
-        &mut self,
-        chunk: &[u8],
-        boundary: Option<usize>,
-        to: &mut TcpStream,
-        admission: &Admission,
-        cx: &mut Context<'_>,
-    ) -> Option<Moved> {
-        let mut written = 0;
-        while let Some(rest) = chunk.get(written..).filter(|r| !r.is_empty()) {
-            match Pin::new(&mut *to).poll_write(cx, rest) {
-                Poll::Ready(Ok(n)) if n > 0 => written += n,
-                Poll::Ready(_) => return Some(Moved::SinkLost),
-                Poll::Pending => {
-                    self.keep(
-                        rest,
-                        boundary.and_then(|b| b.checked_sub(written)),
-                        admission,
-                    );
-                    return None;
-                }
-            }
-        }
-        None
-    }
-
-    /// Drops the pending part of a frame that has only begun, if none of it has been passed on.
-    fn cut_pending(&mut self, admission: &Admission) {
-        if let Some(whole) = self.whole
-            && whole >= self.sent
-            && !self.follower.at_boundary()
-        {
-            admission.table().counters.buffered(-held(&self.pending));
-            self.pending.truncate(whole);
-            self.pending.shrink_to_fit();
-            admission.table().counters.buffered(held(&self.pending));
-            self.cut = true;
-        }
-    }
-}
-
-fn held(pending: &Vec<u8>) -> i64 {
-    i64::try_from(pending.capacity()).unwrap_or(i64::MAX)
-}
-
-fn note(admission: &Admission, sender: Sender, bytes: usize, data: bool) {
-    match sender {
-        Sender::Client => admission.heard_client(bytes, data),
-        Sender::Server => admission.heard_server(bytes, data),
-    }
-}
-
 /// What a timer of a tunnel is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Alarm {
@@ -275,6 +68,7 @@ pub(crate) struct Relay {
     down: Half,
     stage: Stage,
     alarm: Option<(Alarm, Pin<Box<Sleep>>)>,
+    down_first: bool,
     /// The client has ended behind bytes that the game does not take.
     client_ended: bool,
     admission: Admission,
@@ -296,6 +90,7 @@ impl Relay {
             down: Half::new(Sender::Server, extensions),
             stage: Stage::Open,
             alarm: None,
+            down_first: false,
             client_ended: false,
             admission,
         };
@@ -391,44 +186,16 @@ impl Relay {
             self.begin_closing(close, cx);
             return self.poll_stage(cx);
         }
-        let Some(game) = &mut self.game else {
-            return self.over();
-        };
-        if !self.up.done && !self.up.broken {
-            let moved = self.up.poll_pump(
-                &mut self.client,
-                game,
-                &self.admission,
-                (Sender::Client, false),
-                cx,
-            );
-            match moved {
-                Poll::Pending => {}
-                Poll::Ready(Moved::End) => {
-                    self.up.done = true;
-                    // The game may have gone already; its own end is on the way then.
-                    let _ = Pin::new(&mut *game).poll_shutdown(cx);
-                }
-                Poll::Ready(Moved::SinkLost) => self.up.broken = true,
-                Poll::Ready(Moved::Violation) => {
-                    self.begin_closing(PROTOCOL_ERROR, cx);
-                    return self.poll_stage(cx);
-                }
-                Poll::Ready(Moved::SourceLost | Moved::Cut) => return self.over(),
-            }
-        }
-        if !self.down.done {
-            let moved = self.down.poll_pump(
-                game,
-                &mut self.client,
-                &self.admission,
-                (Sender::Server, false),
-                cx,
-            );
-            match moved {
-                Poll::Pending => {}
-                Poll::Ready(Moved::End | Moved::SourceLost) => return self.game_ended(cx),
-                Poll::Ready(_) => return self.over(),
+        // In turns: one side that never pauses uses up what a task may do in one go.
+        self.down_first = !self.down_first;
+        for down in [self.down_first, !self.down_first] {
+            let turned = if down {
+                self.poll_down(cx)
+            } else {
+                self.poll_up(cx)
+            };
+            if let Some(turned) = turned {
+                return turned;
             }
         }
         if self.up.done && self.down.done {
@@ -444,6 +211,50 @@ impl Relay {
             return self.poll_stage(cx);
         }
         self.poll_watch(cx)
+    }
+
+    /// Moves what the client sends; something if that ended the usual life.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Option<Poll<()>> {
+        let game = self.game.as_mut()?;
+        if self.up.done || self.up.broken {
+            return None;
+        }
+        let way = (Sender::Client, false);
+        match self
+            .up
+            .poll_pump(&mut self.client, game, &self.admission, way, cx)
+        {
+            Poll::Pending => {}
+            Poll::Ready(Moved::End) => {
+                self.up.done = true;
+                // The game may have gone already; its own end is on the way then.
+                let _ = Pin::new(game).poll_shutdown(cx);
+            }
+            Poll::Ready(Moved::SinkLost) => self.up.broken = true,
+            Poll::Ready(Moved::Violation) => {
+                self.begin_closing(PROTOCOL_ERROR, cx);
+                return Some(self.poll_stage(cx));
+            }
+            Poll::Ready(Moved::SourceLost | Moved::Cut) => return Some(self.over()),
+        }
+        None
+    }
+
+    /// Moves what the game sends, likewise.
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Option<Poll<()>> {
+        let game = self.game.as_mut()?;
+        if self.down.done {
+            return None;
+        }
+        let way = (Sender::Server, false);
+        match self
+            .down
+            .poll_pump(game, &mut self.client, &self.admission, way, cx)
+        {
+            Poll::Pending => None,
+            Poll::Ready(Moved::End | Moved::SourceLost) => Some(self.game_ended(cx)),
+            Poll::Ready(_) => Some(self.over()),
+        }
     }
 
     /// The game's socket has ended and everything it sent is passed on.
@@ -518,8 +329,14 @@ impl Relay {
         if urgent {
             self.down.cut_pending(&self.admission);
         }
+        if leaves_at_once(close) {
+            self.down.cut_pending(&self.admission);
+            if urgent || self.down.at_boundary() {
+                self.leave_game(cx);
+            }
+        }
         let Some(game) = &mut self.game else {
-            return self.over();
+            return self.poll_left(close, cx);
         };
         let moved = self.down.poll_pump(
             game,
@@ -561,6 +378,18 @@ impl Relay {
         self.poll_stage(cx)
     }
 
+    /// The game is left already: what is kept goes out, then the Close if it may stand there.
+    fn poll_left(&mut self, close: Close, cx: &mut Context<'_>) -> Poll<()> {
+        let flushed = self.down.poll_flush(&mut self.client, &self.admission, cx);
+        match ready!(flushed) {
+            Ok(()) if self.down.at_boundary() && !self.down.follower.closed() => {
+                self.say(close, cx);
+                self.poll_stage(cx)
+            }
+            _ => self.over(),
+        }
+    }
+
     /// Flushes the Close and waits for the client's, so that closing the socket does not overtake it.
     fn poll_lingering(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.poll_alarm(Alarm::Stage, cx) {
@@ -573,6 +402,10 @@ impl Relay {
         };
         if flushed && self.up.follower.closed() {
             return Poll::Ready(());
+        }
+        if flushed && self.up.follower.lost() {
+            // Its answer cannot be told from its noise: the end of our stream asks for the end of its own.
+            let _ = Pin::new(&mut self.client).poll_shutdown(cx);
         }
         loop {
             let over = CHUNK.with_borrow_mut(|chunk| {
@@ -624,7 +457,11 @@ impl Relay {
                 return self.over();
             }
             self.alarm = None;
-            self.client_ended = read_ended(&self.client, cx);
+            match ended(&self.client, cx) {
+                Ended::No => {}
+                Ended::Reading => self.client_ended = true,
+                Ended::Both => return self.over(),
+            }
         }
     }
 }
@@ -632,6 +469,12 @@ impl Relay {
 /// Whether this close is told because the game went away: then its last words and its end are on the way.
 const fn ends_by_game(close: Close) -> bool {
     matches!(close.code, 1000 | 1012 | 4500)
+}
+
+/// Whether the player has no business in this game any more: a newer connection of theirs waits for this one to be gone, or they
+/// were removed.
+const fn leaves_at_once(close: Close) -> bool {
+    matches!(close.code, 4403 | 4409)
 }
 
 /// Whether there is something to read (also an end or an error), asked of the kernel itself.
@@ -643,12 +486,23 @@ fn has_more(stream: &TcpStream) -> bool {
     }
 }
 
-/// Whether the peer has ended its stream, seen without reading what lies before the end.
-pub(crate) fn read_ended(stream: &TcpStream, cx: &mut Context<'_>) -> bool {
-    match pin!(stream.ready(Interest::READABLE)).poll(cx) {
-        Poll::Ready(Ok(ready)) => ready.is_read_closed(),
-        Poll::Ready(Err(_)) => true,
-        Poll::Pending => false,
+/// How far a peer has ended its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    No,
+    /// It sends no more.
+    Reading,
+    /// It is gone.
+    Both,
+}
+
+/// Whether the peer has ended, seen without reading what lies before the end.
+pub(crate) fn ended(stream: &TcpStream, cx: &mut Context<'_>) -> Ended {
+    match pin!(stream.ready(Interest::READABLE | Interest::WRITABLE)).poll(cx) {
+        Poll::Ready(Ok(ready)) if ready.is_write_closed() => Ended::Both,
+        Poll::Ready(Ok(ready)) if ready.is_read_closed() => Ended::Reading,
+        Poll::Ready(Err(_)) => Ended::Both,
+        _ => Ended::No,
     }
 }
 

@@ -14,7 +14,6 @@ use crate::config::{LINK_PAUSE, LINK_PAUSE_MAX, REPORT_PERIOD, REPORT_SPACING, R
 /// Reports until told to stop; then says what is left once more.
 pub(crate) async fn report(inner: Arc<Inner>, stop: CancellationToken) {
     let mut reporter = Reporter { inner, sequence: 0 };
-    let mut next = Instant::now();
     let mut pause = LINK_PAUSE;
     loop {
         if reporter.send().await {
@@ -31,7 +30,7 @@ pub(crate) async fn report(inner: Arc<Inner>, stop: CancellationToken) {
             pause = (pause * 2).min(LINK_PAUSE_MAX);
         }
         if !reporter.inner.table.urgent() {
-            next = (next + REPORT_PERIOD).max(Instant::now());
+            let next = Instant::now() + REPORT_PERIOD;
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = reporter.inner.table.edge() => {}

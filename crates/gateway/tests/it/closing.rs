@@ -113,6 +113,39 @@ async fn the_newer_connection_wins_and_the_game_loses_the_older_first() {
 }
 
 #[tokio::test]
+async fn a_takeover_does_not_wait_for_an_old_client_that_reads_nothing() {
+    let world = World::start().await;
+    let game = RawGame::start().await;
+    let id = session(1);
+    world.route(ready(id, game.at)).await;
+    let (older, leg) = tokio::join!(world.join(id, "a"), game.welcome());
+    let frame = [&[0x82, 126, 0x10, 0x00][..], &[7; 0x1000]].concat();
+    let (mut from_player, mut to_player) = leg.stream.into_split();
+    let flood = async { while to_player.write_all(&frame).await.is_ok() {} };
+    let newcomer = async {
+        eventually("its buffers are full", || {
+            world.gateway.metrics().buffered_bytes > 0
+        })
+        .await;
+        let play = async {
+            let mut rest = Vec::new();
+            let _ = soon("the old one leaves", from_player.read_to_end(&mut rest)).await;
+            game.welcome().await
+        };
+        let (mut newer, mut leg) = tokio::join!(world.join(id, "a"), play);
+        leg.stream.write_all(b"\x81\x02hi").await.unwrap();
+        assert_eq!(newer.hear_text().await, "hi");
+    };
+    soon(
+        "the takeover",
+        Box::pin(async { tokio::join!(flood, newcomer) }),
+    )
+    .await;
+    drop(older);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn the_games_own_goodbye_passes_untouched() {
     let world = World::start().await;
     let game = RawGame::start().await;

@@ -431,7 +431,7 @@ async fn byte_by_byte_works_too() {
         assert_eq!(seen.read(frame.len()).await, frame);
         seen
     };
-    soon("byte by byte", async { tokio::join!(talk, play) }).await;
+    soon("byte by byte", Box::pin(async { tokio::join!(talk, play) })).await;
     world.stop().await;
 }
 
@@ -502,7 +502,7 @@ async fn parked_players_hear_how_it_went() {
                 ended: Some(Reason::StartFailed),
                 ..starting(session(1))
             },
-            404,
+            503,
         ),
         (
             2,

@@ -31,7 +31,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// Fails instead of hanging.
 pub(crate) async fn soon<T>(what: &str, f: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LONG, f)
+    tokio::time::timeout(LONG, Box::pin(f))
         .await
         .unwrap_or_else(|_| panic!("never: {what}"))
 }

@@ -24,6 +24,8 @@ struct State {
     reports: Vec<Report>,
     down: bool,
     streams: u32,
+    /// Reports are heard and not kept: they would outweigh the tunnels that they are about.
+    forgetful: bool,
     /// Updates that the gateway has taken in.
     applied: u64,
 }
@@ -79,6 +81,10 @@ impl MemoryLink {
 
     pub(crate) fn hide(&self, route: Route) {
         self.change(|s| s.hidden.insert(route.session, route));
+    }
+
+    pub(crate) fn forget_reports(&self) {
+        self.change(|s| s.forgetful = true);
     }
 
     /// The link fails from now on; open streams end.
@@ -203,7 +209,9 @@ impl Link for &'static MemoryLink {
             if s.down {
                 return Err(LinkError::Unavailable("down".into()));
             }
-            s.reports.push(report);
+            if !s.forgetful {
+                s.reports.push(report);
+            }
             Ok(())
         })
     }

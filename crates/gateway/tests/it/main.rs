@@ -1,5 +1,13 @@
 //! The gateway with real sockets: real clients, small real games, a scripted control plane.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
 mod backpressure;
 mod closing;
 mod games;
