@@ -21,6 +21,10 @@ pub(super) enum Seen {
     /// The instance does, and is reached here.
     Ours(SocketAddr),
     /// Somebody else does, and the instance does not.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "only Linux can tell whose a socket is")
+    )]
     Foreign,
 }
 

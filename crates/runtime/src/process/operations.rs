@@ -332,9 +332,13 @@ impl Shared {
                 kill_at: Stamp::of(kill_at, self.clock()),
             };
             // In place, so that a full disk stops nobody from stopping a game.
-            RunFile::open(&self.dir(id))
-                .and_then(|run| run.write(&note))
-                .map_err(RuntimeError::Storage)?;
+            match RunFile::open(&self.dir(id)).and_then(|run| run.write(&note)) {
+                // A game that removed its own directory is stopped all the same; a new owner would find nothing to adopt.
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(RuntimeError::Storage(e));
+                }
+                _ => {}
+            }
             entry.version = note.version;
             entry.stop = Some(note);
             if entry.gated() {

@@ -155,7 +155,18 @@ impl<'a> Shim<'a> {
                 "processes that leave the game cannot be kept: {e}"
             ));
         }
-        let (game, reader) = match self.spawn() {
+        self.make_groups();
+        let mut spawned = self.spawn();
+        if let Err(e) = &spawned
+            && !self.groups.paths.is_empty()
+        {
+            // Groups that can be made and not entered must not cost the game; nor may a limit be missing without a word.
+            self.output.note(&format!("no limits: {e}"));
+            self.remove_groups();
+            self.groups = Groups::default();
+            spawned = self.spawn();
+        }
+        let (game, reader) = match spawned {
             Ok(spawned) => spawned,
             Err(e) => {
                 let program = self.record.template.command.first();
@@ -228,16 +239,20 @@ impl<'a> Shim<'a> {
         }
     }
 
-    fn spawn(&mut self) -> io::Result<(ProcessId, PipeReader)> {
-        let record = &self.record;
-        let (groups, missing) = match (record.template.cpu_millis, record.template.memory_bytes) {
-            (None, None) => (Groups::default(), Vec::new()),
-            (cpu, memory) => Groups::make(&record.id, cpu, memory),
-        };
+    fn make_groups(&mut self) {
+        let template = &self.record.template;
+        if template.cpu_millis.is_none() && template.memory_bytes.is_none() {
+            return;
+        }
+        let (groups, missing) =
+            Groups::make(&self.record.id, template.cpu_millis, template.memory_bytes);
         for text in missing {
             self.output.note(&text);
         }
         self.groups = groups;
+    }
+
+    fn spawn(&self) -> io::Result<(ProcessId, PipeReader)> {
         let entries = self
             .groups
             .paths

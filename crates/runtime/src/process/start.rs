@@ -39,7 +39,6 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) enum Started {
     Ready,
     ShimGone,
-    Gone,
 }
 
 /// The polling of one start.
@@ -89,13 +88,8 @@ impl Start {
         })
     }
 
-    /// Whether some shim took the attempt.
-    pub(super) fn claimed(&self) -> bool {
-        self.run
-            .read::<Status>()
-            .ok()
-            .flatten()
-            .is_some_and(|s| s.attempt >= self.attempt)
+    pub(super) fn attempt(&self) -> u32 {
+        self.attempt
     }
 
     pub(super) async fn poll_until_ready(

@@ -17,7 +17,7 @@ use super::entry::{Entry, Found, find};
 use super::gone::ShimGone;
 use super::launch::base_env;
 use super::output::Output;
-use super::pages::{ProcessId, RunFile, Stamp, Status};
+use super::pages::{ExitNote, ProcessId, RunFile, Stamp, Status};
 use super::ports::free_to_bind;
 use super::shared::{Shared, Slot};
 use super::start::{Start, Started};
@@ -60,8 +60,12 @@ impl Shared {
         let dir = self.dir(entry.id);
         let known = entry.exit.is_some();
         if let Err(e) = RunFile::open(&dir).and_then(|run| entry.read_pages(&run)) {
-            tracing::error!(instance = %entry.id, error = %e, "its run file cannot be read");
-            return Next::Again;
+            if tries < LAUNCH_TRIES && !known {
+                return Next::Again;
+            }
+            tracing::error!(instance = %entry.id, error = %e, "its run file cannot be read; it is ended");
+            self.end_unwritten(entry, true, false);
+            return Next::Done;
         }
         match find(entry, self.clock().boot_id(), tree::alive) {
             Found::Over(_) if known => Next::Done,
@@ -74,28 +78,59 @@ impl Shared {
             }
             Found::Lost => {
                 self.end_lost(entry);
-                self.exit_or_again(entry, true, false)
+                self.exit_or_again(entry, tries, true, false)
             }
-            Found::Stale => self.exit_or_again(entry, true, true),
-            Found::Unclaimed if entry.stop.is_some() => self.exit_or_again(entry, false, true),
+            Found::Stale => self.exit_or_again(entry, tries, true, true),
+            Found::Unclaimed if entry.stop.is_some() => {
+                self.exit_or_again(entry, tries, false, true)
+            }
             Found::Unclaimed if tries >= LAUNCH_TRIES => {
                 Output::open(&dir, entry.record.log_bytes)
                     .note("the supervisor of the game ended before it could start it");
-                self.exit_or_again(entry, false, true)
+                self.exit_or_again(entry, tries, false, true)
             }
             Found::Unclaimed => self.launch(entry),
         }
     }
 
-    fn exit_or_again(&self, entry: &mut Entry, lost: bool, never_ran: bool) -> Next {
+    fn exit_or_again(&self, entry: &mut Entry, tries: u32, lost: bool, never_ran: bool) -> Next {
         match self.write_exit(entry, lost, never_ran) {
             Ok(true) => self.settle(entry),
             Ok(false) => Next::Again,
+            Err(_) if tries < LAUNCH_TRIES => Next::Again,
             Err(e) => {
                 tracing::error!(instance = %entry.id, error = %e, "how it ended cannot be written");
-                Next::Again
+                self.end_unwritten(entry, lost, never_ran);
+                Next::Done
             }
         }
+    }
+
+    /// An end that only this process knows of, because the instance's files are gone or refuse. Whatever runs of it is ended.
+    fn end_unwritten(&self, entry: &mut Entry, lost: bool, never_ran: bool) {
+        if entry.exit.is_some() {
+            return;
+        }
+        if let Some(shim) = entry.status.as_ref().map(|s| s.shim).or(entry.launched) {
+            let _ = tree::signal(shim, Signal::KILL);
+        }
+        self.end_lost(entry);
+        entry.exit = Some(ExitNote {
+            attempt: entry.record.attempt,
+            code: None,
+            signal: None,
+            oom: false,
+            never_ran,
+            lost,
+            at: self.stamp(),
+        });
+    }
+
+    /// Whether some shim took the attempt.
+    fn claimed(&self, id: InstanceId, attempt: u32) -> bool {
+        RunFile::open(&self.dir(id))
+            .and_then(|run| run.read::<Status>())
+            .is_ok_and(|status| status.is_some_and(|s| s.attempt >= attempt))
     }
 
     /// The end of an attempt is known. If it never had a chance because its port was somebody else's, it starts again on another.
@@ -296,19 +331,24 @@ async fn watch(shared: &Arc<Shared>, id: InstanceId, shim: ProcessId) -> bool {
         return true;
     };
     let gone = ShimGone::of(shim);
-    let mut start = Start::new(shared, id, shim);
-    let outcome = match &mut start {
-        Some(start) => start.poll_until_ready(shared, &slot, &gone).await,
-        None => Started::Gone,
+    let start = blocking(shared, move |s| Start::new(s, id, shim)).await;
+    let Some(mut start) = start.flatten() else {
+        // Its files are gone; the shim itself may not be.
+        follow(shared, &slot, shim, &gone).await;
+        gone.reap();
+        return false;
     };
+    let attempt = start.attempt();
+    let outcome = start.poll_until_ready(shared, &slot, &gone).await;
+    // Its descriptors are for a start only: a thousand games that run need none of them.
+    drop(start);
     if !matches!(outcome, Started::ShimGone) {
         follow(shared, &slot, shim, &gone).await;
     }
     gone.reap();
-    match start {
-        Some(start) => start.claimed(),
-        None => true,
-    }
+    blocking(shared, move |s| s.claimed(id, attempt))
+        .await
+        .unwrap_or(false)
 }
 
 /// A ready (or stopping) instance: nothing to do until its shim is gone, unless it is overdue.

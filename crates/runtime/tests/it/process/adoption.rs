@@ -327,7 +327,11 @@ async fn after_a_reboot_what_ran_is_lost_and_what_waited_waits() {
     world.until_exit(ended.id).await;
     world.runtime.shutdown().await;
     // A reboot ends the games; here that is ours to do.
-    kill(parent(pid(&ran)), Signal::KILL);
+    let shim = parent(pid(&ran));
+    kill(shim, Signal::KILL);
+    eventually("it is gone", || {
+        std::fs::read_to_string(format!("/proc/{shim}/stat")).map_or(true, |s| s.contains(") Z "))
+    });
     world.config.clock = std::sync::Arc::new(Rebooted(SystemClock::new()));
     world.reopen().await;
     let all = world.runtime.list().await.unwrap();

@@ -203,6 +203,24 @@ async fn a_shim_that_cannot_be_started_is_a_failed_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_game_that_removes_its_own_directory_can_still_be_stopped() {
+    let world = World::new();
+    for by_itself in [false, true] {
+        let ready = world.start(order(&["fork"])).await;
+        std::fs::remove_dir_all(world.instance_dir(ready.id)).unwrap();
+        let exit = if by_itself {
+            ask(address(&ready), "exit 0");
+            world.until_exit(ready.id).await
+        } else {
+            world.stop(ready.id, Duration::ZERO).await
+        };
+        assert!(exit.lost && !exit.is_clean());
+        assert!(processes_of(world.dir.path()).is_empty());
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_state_directory_has_one_owner() {
     let world = World::new();
     let ready = world.start(order(&["listen"])).await;
