@@ -63,6 +63,7 @@ fn config(dir: &tempfile::TempDir) -> ProcessConfig {
 fn inherit(dir: tempfile::TempDir, config: ProcessConfig) -> World {
     let runtime = ProcessRuntime::open(config.clone()).unwrap();
     World {
+        _sweep: Sweep(dir.path().to_owned()),
         dir,
         config,
         runtime,
@@ -80,6 +81,7 @@ fn starts(world: &World, id: InstanceId) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_owner_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
+    let _sweep = Sweep(dir.path().to_owned());
     let config = config(&dir);
     let mut owner = Owner::spawn(&config.state_dir, 8, "-");
     let ids = owner.until_ready();
@@ -153,6 +155,7 @@ async fn a_killed_owner_loses_nothing() {
 async fn an_owner_killed_in_the_middle_of_a_start_starts_it_once() {
     for crash in ["recorded", "shim-started"] {
         let dir = tempfile::tempdir().unwrap();
+        let _sweep = Sweep(dir.path().to_owned());
         let config = config(&dir);
         let mut owner = Owner::spawn(&config.state_dir, 1, crash);
         let id = owner
@@ -294,6 +297,28 @@ async fn claims_gates_stops_and_session_files_survive() {
     assert_eq!(world.until_exit(deaf.id).await.signal, Some(9));
     world.runtime.release(held.id, held.version).await.unwrap();
     world.until_ready(held.id).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_runtime_lets_its_games_play_on() {
+    let world = World::new();
+    let ready = world.start(order(&["listen"])).await;
+    let World {
+        dir,
+        config,
+        runtime,
+        _sweep,
+    } = world;
+    let mut watch = runtime.watch().await.unwrap();
+    drop(runtime);
+    tokio::time::timeout(PATIENCE, async { while watch.next().await.is_some() {} })
+        .await
+        .expect("a watch ends with its runtime");
+    assert_eq!(ask(address(&ready), "still?"), "still?");
+    let world = inherit(dir, config);
+    let found = world.runtime.get(ready.id).await.unwrap();
+    assert_eq!(found, ready);
     world.end().await;
 }
 

@@ -46,6 +46,7 @@ struct World {
     dir: tempfile::TempDir,
     config: ProcessConfig,
     runtime: Arc<ProcessRuntime>,
+    _sweep: Sweep,
 }
 
 impl World {
@@ -61,6 +62,7 @@ impl World {
         change(&mut config);
         let runtime = ProcessRuntime::open(config.clone()).unwrap();
         Self {
+            _sweep: Sweep(dir.path().to_owned()),
             dir,
             config,
             runtime,
@@ -173,10 +175,12 @@ impl World {
     }
 }
 
-impl Drop for World {
+/// After a failed test: what it started must not outlive it.
+struct Sweep(PathBuf);
+
+impl Drop for Sweep {
     fn drop(&mut self) {
-        // After a failed test: what it started must not outlive it.
-        for pid in processes_of(self.dir.path()) {
+        for pid in processes_of(&self.0) {
             kill(pid, rustix::process::Signal::KILL);
         }
     }
