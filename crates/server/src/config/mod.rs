@@ -175,11 +175,6 @@ impl ServerConfig {
             hosts,
             origins,
             loopback_origins: self.dev_mode(),
-            ip_hosts: self
-                .public
-                .iter()
-                .chain(&self.admin)
-                .any(|a| !a.ip().is_loopback()),
         }
     }
 }

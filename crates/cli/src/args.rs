@@ -1,0 +1,373 @@
+//! The command line, defined once: `--help`, completions and `docs/cli.md` all come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::exit::CODES;
+
+const EXAMPLES: &str = "\
+Examples:
+  spawnpoint up                              the servers of ./spawnpoint.toml, or the bundled game
+  spawnpoint run -- ./my-server              any server, no file: a process of its own for every game
+  spawnpoint new --player alice              start a game and print its address
+  spawnpoint sessions ls                     what is running
+  spawnpoint sessions why <id>               why it is alive, and when and why it would end
+";
+
+/// One click, one pod: every game gets a server of its own.
+///
+/// A player (or your backend) asks for a game; Spawnpoint starts a server process for that game, answers with an address that works,
+/// carries the players to it, watches it and cleans up when it is over.
+#[derive(Debug, Parser)]
+#[command(name = "spawnpoint", version, max_term_width = 100, after_help = format!("{EXAMPLES}\n{CODES}"))]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Admin address of the running server. Its key, if it needs one, is read from SPAWNPOINT_KEY.
+    #[arg(
+        long,
+        global = true,
+        env = "SPAWNPOINT_ADMIN_URL",
+        default_value = "http://127.0.0.1:8081",
+        value_name = "URL",
+        help_heading = "Everywhere"
+    )]
+    pub(crate) server: String,
+    /// How results are shown. JSON is what the server answered, for scripts.
+    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT", help_heading = "Everywhere")]
+    pub(crate) output: Format,
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run everything in one process: the servers of ./spawnpoint.toml, or the bundled game when there is no file.
+    Up(UpArgs),
+    /// Run any game server without a file and print where to play it.
+    Run(RunArgs),
+    /// Start a session and print its address.
+    New(NewArgs),
+    /// Live sessions: list, look at, explain, follow, extend, end.
+    #[command(subcommand)]
+    Sessions(SessionsVerb),
+    /// Fleets: how each kind of game server is run, and how its pool is doing.
+    #[command(subcommand)]
+    Fleets(FleetsVerb),
+    /// What was played: records of ended sessions.
+    #[command(subcommand)]
+    Matches(MatchesVerb),
+    /// Check this machine and the configuration; every value with its source.
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell.
+    #[command(
+        after_help = "Example:\n  spawnpoint completions bash > ~/.local/share/bash-completion/completions/spawnpoint"
+    )]
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Stands between one game and the rest; started by `up`, never by people.
+    #[command(hide = true)]
+    Shim {
+        /// The instance's directory.
+        dir: PathBuf,
+    },
+}
+
+/// How the listeners, the state and the log are set up. Everything else is in the file.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ServeArgs {
+    /// Address of the public listener: "localhost", an IP address, or several with commas. Off loopback it needs keys or --guests.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) host: Option<String>,
+    /// Port of the public listener: gateway, player API and /play (8080; 0 for any free one).
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// Port of the admin listener (8081).
+    #[arg(long, value_name = "PORT")]
+    pub(crate) admin_port: Option<u16>,
+    /// Port of the listener for game servers (8082).
+    #[arg(long, value_name = "PORT")]
+    pub(crate) sdk_port: Option<u16>,
+    /// Where instances, records and the signing key are kept (.spawnpoint beside the file).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Let strangers start games; the server mints their ids.
+    #[arg(long)]
+    pub(crate) guests: bool,
+    /// Leave the games running when this process stops; the next start takes them over.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Open the page in a browser once it is ready.
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// How the log on standard error is written. What is logged is set by SPAWNPOINT_LOG (a level, or directives such as
+    /// "warn,spawnpoint_gateway=debug").
+    #[arg(long, value_enum, env = "SPAWNPOINT_LOG_FORMAT", default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  spawnpoint up                                play the bundled game, or run what ./spawnpoint.toml says
+  spawnpoint up --host 0.0.0.0 --guests        let friends on the same network in
+  spawnpoint up --detach                       games go on when it is stopped
+
+Ctrl-C ends the games: players are told, records are written. A second Ctrl-C stops at once. The file is read again whenever
+it changes; no session is dropped for it.")]
+pub(crate) struct UpArgs {
+    /// The configuration file (./spawnpoint.toml if it exists).
+    #[arg(long, short, env = "SPAWNPOINT_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  spawnpoint run -- python3 server.py                 the server listens on the port in PORT
+  spawnpoint run -- ./server --port '$(PORT)'         or is given it as an argument
+  spawnpoint run --protocol udp -- ./server           players get the server's own port
+  spawnpoint run --host 0.0.0.0 --guests -- ./server  for others on the same network
+
+The server inherits this environment, and nothing ends its sessions for being idle or old. No instance is kept warm, so
+after a rebuild the next session runs the new program: `spawnpoint new` starts one.")]
+pub(crate) struct RunArgs {
+    /// What the server speaks.
+    #[arg(long, value_enum, default_value_t = SpokenProtocol::Websocket)]
+    pub(crate) protocol: SpokenProtocol,
+    /// How it is known to be ready: dial, sdk, none, http:/path or log:text.
+    #[arg(long, default_value = "dial", value_name = "RULE")]
+    pub(crate) ready: String,
+    /// Name of its fleet.
+    #[arg(long, default_value = "run")]
+    pub(crate) name: String,
+    /// Start no session; wait to be asked.
+    #[arg(long)]
+    pub(crate) no_session: bool,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    /// The server and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SpokenProtocol {
+    /// WebSocket.
+    Websocket,
+    /// HTTP.
+    Http,
+    /// Raw TCP, at the instance's own port.
+    Tcp,
+    /// UDP, at the instance's own port.
+    Udp,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spawnpoint new\n  spawnpoint new --fleet arena --player alice --wait 20\n  spawnpoint new --output json | jq -r .wsUrl"
+)]
+pub(crate) struct NewArgs {
+    /// Which fleet (the first one).
+    #[arg(long, short)]
+    pub(crate) fleet: Option<String>,
+    /// Who plays (a new player). The same player gets their present session back.
+    #[arg(long, short)]
+    pub(crate) player: Option<String>,
+    /// End (or leave) the player's present session first.
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// JSON for the game.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) payload: Option<String>,
+    /// First deadline: seconds, "30m" or "none".
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) max_duration: Option<String>,
+    /// Wait until the game accepts, at most this many seconds (60).
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wait: Option<f64>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum SessionsVerb {
+    /// List live sessions.
+    Ls {
+        /// Only of this fleet.
+        #[arg(long, short)]
+        fleet: Option<String>,
+        /// Only in this phase.
+        #[arg(long)]
+        phase: Option<String>,
+        /// Only with this player.
+        #[arg(long, short)]
+        player: Option<String>,
+    },
+    /// Show one session.
+    Get {
+        /// The session.
+        id: String,
+    },
+    /// End a session for everybody.
+    End {
+        /// The session.
+        id: String,
+    },
+    /// Print the log of a session's instance, also after its end.
+    Logs {
+        /// The session.
+        id: String,
+        /// Go on with what is written later, until the end.
+        #[arg(long, short)]
+        follow: bool,
+        /// Only this many of the last bytes.
+        #[arg(long, value_name = "BYTES")]
+        tail: Option<u64>,
+    },
+    /// Explain why a session is alive, and when and why it would end.
+    Why {
+        /// The session.
+        id: String,
+    },
+    /// Follow a session's events until it ends.
+    Watch {
+        /// The session.
+        id: String,
+    },
+    /// Push a session's deadline.
+    Extend {
+        /// The session.
+        id: String,
+        /// By how much: seconds or "10m".
+        by: String,
+        /// Lift the ceiling too.
+        #[arg(long)]
+        raise_limit: bool,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum FleetsVerb {
+    /// List fleets.
+    Ls,
+    /// Show one fleet, with its last plan and the reason for it.
+    Get {
+        /// The fleet.
+        name: String,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum MatchesVerb {
+    /// List records, newest first.
+    Ls {
+        /// Only of this fleet.
+        #[arg(long, short)]
+        fleet: Option<String>,
+        /// Only with this player.
+        #[arg(long, short)]
+        player: Option<String>,
+        /// Only those that ended for this reason.
+        #[arg(long)]
+        reason: Option<String>,
+        /// At most this many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show one record.
+    Get {
+        /// The match's session.
+        id: String,
+    },
+    /// Print the log that was kept with a record.
+    Logs {
+        /// The match's session.
+        id: String,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Exits with 1 when a check fails. Warnings are no failures.")]
+pub(crate) struct DoctorArgs {
+    /// The configuration file (./spawnpoint.toml if it exists).
+    #[arg(long, short, env = "SPAWNPOINT_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_servers_own_flags_are_not_ours() {
+        let cli = Cli::try_parse_from([
+            "spawnpoint",
+            "run",
+            "--port",
+            "9000",
+            "--",
+            "./server",
+            "--port",
+            "$(PORT)",
+            "--help",
+        ])
+        .unwrap();
+        let Verb::Run(args) = cli.verb else {
+            panic!("not run")
+        };
+        assert_eq!(args.serve.port, Some(9000));
+        assert_eq!(args.command, ["./server", "--port", "$(PORT)", "--help"]);
+    }
+
+    #[test]
+    fn global_flags_stand_anywhere() {
+        for words in [
+            ["spawnpoint", "-o", "json", "sessions", "ls"],
+            ["spawnpoint", "sessions", "ls", "-o", "json"],
+        ] {
+            assert_eq!(
+                Cli::try_parse_from(words).unwrap().global.output,
+                Format::Json
+            );
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The roles of one process, put together: runtime and records below, the server over them, the gateway in front.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::extract::{ConnectInfo, Request};
+use axum::{Router, middleware};
+use spawnpoint_core::Clock;
+use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps, PeerAddr};
+use spawnpoint_runtime::Runtime;
+use spawnpoint_runtime::clock::SystemClock;
+use spawnpoint_runtime::process::{ProcessConfig, ProcessRuntime};
+use spawnpoint_server::config::ServerConfig;
+use spawnpoint_server::{Config, Deps, DrainMode, Server};
+use spawnpoint_store::sqlite::SqliteRecords;
+use spawnpoint_wire::access::Peer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::exit::Failure;
+use crate::listen::Listeners;
+use crate::signing_keys;
+
+/// The file of match records in the state directory.
+const RECORDS: &str = "records.db";
+/// After a drain, requests under way have this long to finish before their connections are cut.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// Everything of one process, running.
+pub(crate) struct Roles {
+    pub(crate) server: Arc<Server>,
+    pub(crate) gateway: Gateway,
+    /// The configuration as it was put in place, with the ports that were bound.
+    pub(crate) config: Config,
+    runtime: Arc<ProcessRuntime>,
+    records: SqliteRecords,
+    /// Stops the listeners.
+    stop: CancellationToken,
+    listeners: TaskTracker,
+}
+
+/// Puts the roles together and begins to serve.
+///
+/// # Errors
+/// When the state directory is somebody else's or cannot be used, or what an earlier run left cannot be read.
+pub(crate) async fn start(
+    mut config: Config,
+    listeners: Listeners,
+    clock: Arc<SystemClock>,
+) -> Result<Roles, Failure> {
+    listeners.place(&mut config.server);
+    let state = config.server.state_dir.clone();
+    let own = std::env::current_exe()
+        .map_err(|e| Failure::because("this executable cannot be found", &e))?;
+    let mut process = ProcessConfig::new(state.clone(), vec![own.into_os_string(), "shim".into()]);
+    process.ports = config.server.instance_ports.0..=config.server.instance_ports.1;
+    process.clock = clock.clone();
+    std::fs::create_dir_all(&state).map_err(|e| {
+        Failure::because(
+            format!("cannot use the state directory {}", state.display()),
+            &e,
+        )
+    })?;
+    let runtime =
+        ProcessRuntime::open(process).map_err(|e| Failure::because("cannot start", &e))?;
+    // From here on the state directory is ours alone.
+    let keys = signing_keys::open(&state)?;
+    let ring = Arc::clone(&keys.ring);
+    let records = SqliteRecords::open(state.join(RECORDS))
+        .await
+        .map_err(|e| Failure::because("cannot start", &e))?;
+
+    let gateway_slot: Arc<OnceLock<Gateway>> = Arc::default();
+    let counted = Arc::clone(&gateway_slot);
+    let deps = Deps {
+        runtime: runtime.clone() as Arc<dyn Runtime>,
+        records: Arc::new(records.clone()),
+        clock: clock.clone() as Arc<dyn Clock>,
+        keys,
+        sdk_url: config.server.sdk.first().map(|a| format!("http://{a}")),
+        more_metrics: Some(Arc::new(move || {
+            counted
+                .get()
+                .map(|g| crate::gateway_metrics::render(&g.metrics()))
+                .unwrap_or_default()
+        })),
+    };
+    let server = spawnpoint_server::build(config.clone(), deps)
+        .await
+        .map_err(|e| Failure::because("cannot take over what an earlier run left", &e))?;
+    let gateway = Gateway::new(
+        gateway_config(&config.server),
+        GatewayDeps {
+            link: server.link(),
+            keyring: Arc::new(ArcSwap::new(ring)),
+            clock: clock as Arc<dyn Clock>,
+        },
+    );
+    let _ = gateway_slot.set(gateway.clone());
+
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    for listener in listeners.admin {
+        tasks.spawn(serve(listener, server.admin_router(), stop.clone()));
+    }
+    for listener in listeners.sdk {
+        tasks.spawn(serve(listener, server.sdk_router(), stop.clone()));
+    }
+    let front = gateway.clone();
+    let public = server
+        .public_router()
+        .layer(middleware::map_request(peer_of_gateway));
+    let (sockets, stopping) = (listeners.public, stop.clone());
+    tasks.spawn(async move { Box::pin(front.serve(sockets, public, stopping)).await });
+    tasks.close();
+    Ok(Roles {
+        server: Arc::new(server),
+        gateway,
+        config,
+        runtime,
+        records,
+        stop,
+        listeners: tasks,
+    })
+}
+
+/// The gateway keeps the doors of the same server, so it has the same rules.
+fn gateway_config(server: &ServerConfig) -> GatewayConfig {
+    let access = server.access();
+    GatewayConfig {
+        allowed_hosts: access.hosts,
+        allowed_origins: access.origins,
+        loopback_origins: access.loopback_origins,
+        secure: server
+            .public_url
+            .as_deref()
+            .is_some_and(|u| u.starts_with("https://")),
+        ..GatewayConfig::default()
+    }
+}
+
+/// The gateway knows who connected; handlers look for it under the name of the wire.
+async fn peer_of_gateway(mut request: Request) -> Request {
+    if let Some(PeerAddr(address)) = request.extensions().get::<PeerAddr>().copied() {
+        request.extensions_mut().insert(Peer(address));
+    }
+    request
+}
+
+/// The same for listeners that no gateway stands before.
+async fn peer_of_socket(mut request: Request) -> Request {
+    if let Some(ConnectInfo(address)) = request
+        .extensions()
+        .get::<ConnectInfo<std::net::SocketAddr>>()
+        .copied()
+    {
+        request.extensions_mut().insert(Peer(address));
+    }
+    request
+}
+
+async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let router = router.layer(middleware::map_request(peer_of_socket));
+    let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let stopping = stop.clone();
+    let serving = axum::serve(listener, service)
+        .with_graceful_shutdown(async move { stopping.cancelled().await });
+    let last = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_REQUESTS).await;
+    };
+    // Event streams and followed logs end only with their connection.
+    tokio::select! {
+        outcome = serving => if let Err(e) = outcome { tracing::error!(error = %e, "a listener stopped") },
+        () = last => {}
+    }
+}
+
+impl Roles {
+    /// The longest that games have to stop, and a margin to write what became of them.
+    pub(crate) fn drain_limit(&self) -> Duration {
+        let grace = self
+            .config
+            .fleets
+            .iter()
+            .map(|f| f.policy.grace)
+            .max()
+            .unwrap_or_default();
+        grace + Duration::from_secs(15)
+    }
+
+    /// Stops: games end (or are left), records are written, then the listeners close. Returns how many sessions were not finished.
+    pub(crate) async fn stop(&self, mode: DrainMode) -> usize {
+        // The gateway still stands meanwhile, so that players are told why.
+        let left = self.server.drain(mode, self.drain_limit()).await;
+        self.stop.cancel();
+        self.listeners.wait().await;
+        self.runtime.shutdown().await;
+        self.records.close().await;
+        left
+    }
+}

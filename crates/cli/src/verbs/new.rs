@@ -1,0 +1,112 @@
+//! `spawnpoint new`.
+
+use std::hash::{BuildHasher, Hasher};
+
+use serde_json::{Value, json};
+use spawnpoint_wire::api::Connection;
+use ureq::http::Method;
+
+use super::read;
+use crate::args::{Global, NewArgs};
+use crate::client::Client;
+use crate::exit::Failure;
+use crate::output::{bold, facts, show};
+
+/// Starts a session and prints how to play it.
+pub(crate) fn run(args: &NewArgs, global: &Global) -> Result<(), Failure> {
+    let body = body(args)?;
+    let client = Client::new(global)?;
+    let wait = args.wait.map(|w| w.to_string());
+    let query: Vec<(&str, &str)> = wait.iter().map(|w| ("wait", w.as_str())).collect();
+    let answer = client.send(Method::POST, "/api/new-game", &query, &body)?;
+    let connection: Connection = read(&answer)?;
+    show(global.output, &answer, || describe(&connection))
+}
+
+fn body(args: &NewArgs) -> Result<Value, Failure> {
+    let player = args.player.clone().unwrap_or_else(somebody);
+    let mut body = json!({ "player_id": player, "fresh": args.fresh });
+    if let Some(fleet) = &args.fleet {
+        body["fleet"] = json!(fleet);
+    }
+    if let Some(payload) = &args.payload {
+        body["payload"] = serde_json::from_str(payload)
+            .map_err(|e| Failure::Usage(format!("--payload is not JSON: {e}")))?;
+    }
+    if let Some(max) = &args.max_duration {
+        body["max_duration"] = max
+            .parse::<f64>()
+            .map_or_else(|_| json!(max), |seconds| json!(seconds));
+    }
+    Ok(body)
+}
+
+/// A player nobody has been before: the hasher's random start is the standard library's door to randomness.
+fn somebody() -> String {
+    let random = std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish();
+    format!("player-{random:016x}")
+}
+
+/// How to play, for a person.
+pub(crate) fn describe(c: &Connection) -> String {
+    let state = match (&c.queue, c.ready) {
+        (Some(q), _) => format!(
+            "waits for {}: number {} in the queue",
+            q.waiting_for, q.position
+        ),
+        (None, true) => format!("{}, accepting players", c.phase),
+        (None, false) => format!("{} (connect at once: the gateway waits for it)", c.phase),
+    };
+    let direct = match (&c.ws_url, &c.connect_host, c.connect_port) {
+        (None, Some(host), Some(port)) => format!("{}://{host}:{port}", c.protocol),
+        (None, ..) => {
+            "not known yet: ask again with `spawnpoint sessions get`, or use --wait".to_owned()
+        }
+        _ => String::new(),
+    };
+    facts(&[
+        ("session", c.session_id.clone()),
+        ("fleet", c.fleet.clone()),
+        ("player", c.player_id.clone().unwrap_or_default()),
+        ("state", state),
+        ("url", c.ws_url.as_deref().map(bold).unwrap_or_default()),
+        ("address", direct),
+        ("share", c.share_url.clone().unwrap_or_default()),
+        (
+            "start",
+            c.receipt
+                .as_ref()
+                .map(super::sessions::receipt)
+                .unwrap_or_default(),
+        ),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_is_somebody_new_unless_named() {
+        assert_ne!(somebody(), somebody());
+        let args = NewArgs {
+            fleet: None,
+            player: Some("alice".into()),
+            fresh: true,
+            payload: Some("{\"map\":1}".into()),
+            max_duration: Some("90".into()),
+            wait: None,
+        };
+        assert_eq!(
+            body(&args).unwrap(),
+            json!({"player_id": "alice", "fresh": true, "payload": {"map": 1}, "max_duration": 90.0})
+        );
+        let bad = NewArgs {
+            payload: Some("{".into()),
+            ..args
+        };
+        assert_eq!(body(&bad).unwrap_err().exit_code(), crate::exit::USAGE);
+    }
+}
