@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use spawnpoint_wire::access::Access;
+
 /// A request head larger than this is refused: a token is at most 4 KiB, browsers send a few KiB of cookies.
 pub const MAX_HEAD: usize = 32 * 1024;
 /// Default of [`GatewayConfig::header_timeout`].
@@ -79,13 +81,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What the gateway is told. [`Default`] suits a laptop.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GatewayConfig {
-    /// Host names answered to, besides `localhost`, its subdomains and IP addresses (a rebound DNS name is never an address).
-    /// `*` answers to every name.
-    pub allowed_hosts: Vec<String>,
-    /// Origins of pages that may connect, besides those of the very host that is asked.
-    pub allowed_origins: Vec<String>,
-    /// Dev mode: pages of any loopback origin, on any port, may connect.
-    pub loopback_origins: bool,
+    /// Which hosts and origins are answered to: the same rules as the API's.
+    pub access: Access,
     /// Players reach us by TLS (ended in front of us): games learn `X-Forwarded-Proto: https`.
     pub secure: bool,
     /// Networks that games are dialled in. Anything else in a route is refused, so that a wrong table cannot turn the gateway
@@ -112,9 +109,10 @@ pub struct GatewayConfig {
 impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            loopback_origins: true,
+            access: Access {
+                loopback_origins: true,
+                ..Access::default()
+            },
             secure: false,
             targets: Network::loopback(),
             park: spawnpoint_core::limits::MAX_PARK,

@@ -21,6 +21,7 @@ use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use spawnpoint_core::Code;
+use spawnpoint_wire::access::Peer;
 use spawnpoint_wire::problem::Problem;
 use spawnpoint_wire::token::TokenClaims;
 use tokio::time::timeout;
@@ -32,7 +33,7 @@ use crate::game::{GameLeg, GameRequest, Introduction, accept_for};
 use crate::relay::{Leg, Relay};
 use crate::serve::Permit;
 use crate::table::Admission;
-use crate::{Inner, PeerAddr, progress};
+use crate::{Inner, progress};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -138,7 +139,7 @@ fn read(inner: &Inner, mut request: Request<Incoming>) -> Result<Asked, Refusal>
     let offer = access::offer(headers);
     let upgrade = hyper::upgrade::on(&mut request);
     let (mut head, _) = request.into_parts();
-    head.extensions.remove::<PeerAddr>();
+    head.extensions.remove::<Peer>();
     let permit = head.extensions.remove::<Permit>();
     Ok(Asked {
         target,

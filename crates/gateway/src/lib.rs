@@ -23,7 +23,7 @@ mod table;
 mod tunnels;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -31,6 +31,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use spawnpoint_core::Clock;
+
 use spawnpoint_wire::link::Link;
 use spawnpoint_wire::token::Keyring;
 use tokio::net::TcpListener;
@@ -47,10 +48,6 @@ pub use serve::NotFound;
 
 use config::DRAIN_LIMIT;
 use table::Table;
-
-/// The peer of the connection that a request came by, as the fallback service finds it among the request's extensions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerAddr(pub SocketAddr);
 
 /// What the gateway stands on.
 pub struct GatewayDeps {
@@ -109,7 +106,7 @@ impl Gateway {
     }
 
     /// Serves these listeners until `shutdown`, then drains and returns. Paths under `/session/` and `/ws/` are ours; every other
-    /// request goes to `fallback`, with [`PeerAddr`] among its extensions. Call it once.
+    /// request goes to `fallback`, with [`Peer`](spawnpoint_wire::access::Peer) among its extensions. Call it once.
     pub async fn serve<S, B>(
         &self,
         listeners: Vec<TcpListener>,

@@ -4,16 +4,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use spawnpoint_wire::link::Report;
+use spawnpoint_wire::link::{REPORT_EVERY, Report};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::Inner;
 use crate::config::{LINK_PAUSE, LINK_PAUSE_MAX, REPORT_PERIOD, REPORT_SPACING, REPORT_TIMEOUT};
+use crate::tunnels::Sending;
 
 /// Reports until told to stop; then says what is left once more.
 pub(crate) async fn report(inner: Arc<Inner>, stop: CancellationToken) {
-    let mut reporter = Reporter { inner, sequence: 0 };
+    let mut reporter = Reporter {
+        inner,
+        sequence: 0,
+        silent_since: Instant::now(),
+    };
     let mut pause = LINK_PAUSE;
     loop {
         if reporter.send().await {
@@ -45,14 +50,18 @@ pub(crate) async fn report(inner: Arc<Inner>, stop: CancellationToken) {
 struct Reporter {
     inner: Arc<Inner>,
     sequence: u64,
+    /// When the last report arrived. A gateway that says nothing for long is not believed to be there.
+    silent_since: Instant,
 }
 
 impl Reporter {
     /// Sends what there is to say; false: it did not arrive.
     async fn send(&mut self) -> bool {
         let table = &self.inner.table;
-        let Some(sending) = table.report() else {
-            return true;
+        let sending = match table.report() {
+            Some(sending) => sending,
+            None if self.silent_since.elapsed() >= REPORT_EVERY => Sending::default(),
+            None => return true,
         };
         self.sequence += 1;
         let report = Report {
@@ -66,6 +75,7 @@ impl Reporter {
             Ok(Ok(()))
         );
         if arrived {
+            self.silent_since = Instant::now();
             table.report_arrived(&sending);
             table.counters.reports.fetch_add(1, Ordering::Relaxed);
         } else {

@@ -22,7 +22,9 @@ use tower::{Service, ServiceExt as _};
 
 use crate::config::{ACCEPT_PAUSE, CLIENT_UNACKNOWLEDGED, KEEPALIVE, KEEPALIVE_INTERVAL, MAX_HEAD};
 use crate::metrics::lock;
-use crate::{Inner, PeerAddr, access, handshake};
+use spawnpoint_wire::access::Peer;
+
+use crate::{Inner, access, handshake};
 
 /// Small frames leave at once, and a peer that vanished is noticed.
 pub(crate) fn quicken(stream: &TcpStream) {
@@ -185,7 +187,7 @@ async fn connection<S, B>(
     let kill = inner.kill.clone();
     let header_timeout = inner.config.header_timeout;
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(PeerAddr(peer));
+        request.extensions_mut().insert(Peer(peer));
         if access::is_ours(request.uri().path()) {
             request.extensions_mut().insert(permit.clone());
             let ours = handshake::answer(inner.clone(), request, peer);

@@ -131,7 +131,7 @@ struct Crowd {
 }
 
 /// A report that is on its way, with what must be put back if it does not arrive.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Sending {
     pub(crate) sessions: Vec<SessionReport>,
     pub(crate) full: bool,

@@ -12,57 +12,97 @@ pub struct Peer(pub SocketAddr);
 /// The rules of one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Host names answered to, besides loopback names, lower case, without port.
+    /// Host names answered to, besides `localhost`, its subdomains and IP addresses (an address cannot be rebound). `*` is any.
     pub hosts: Vec<String>,
-    /// Origins allowed besides the request's own host, lower case (`https://games.example.com`).
+    /// Origins of pages that may call, besides those of the very host that is asked (`https://games.example.com`).
     pub origins: Vec<String>,
-    /// Loopback origins on any port are allowed (a development page on another port).
+    /// Pages of any loopback origin, on any port, may call (a development page served by something else).
     pub loopback_origins: bool,
-    /// Hosts that are IP addresses are answered to: bound off loopback, where no name need exist. An address cannot be rebound.
-    pub ip_hosts: bool,
-}
-
-/// The name of a `host[:port]`, lower case, without brackets.
-fn name(authority: &str) -> String {
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(""),
-        None => authority.rsplit_once(':').map_or(authority, |(h, _)| h),
-    };
-    host.trim_end_matches('.').to_ascii_lowercase()
-}
-
-fn is_loopback(name: &str) -> bool {
-    name == "localhost"
-        || name.ends_with(".localhost")
-        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 impl Access {
     /// Whether a request with this `Host` is answered.
     #[must_use]
     pub fn host_allowed(&self, host: &str) -> bool {
-        let name = name(host);
-        is_loopback(&name)
-            || self.hosts.contains(&name)
-            || (self.ip_hosts && name.parse::<IpAddr>().is_ok())
+        let name = host_name(host);
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if is_local_name(name) || address(name).is_some() {
+            return true;
+        }
+        let listed = |h: &String| {
+            h == "*" || host_name(h).eq_ignore_ascii_case(name) || h.eq_ignore_ascii_case(host)
+        };
+        !name.is_empty() && self.hosts.iter().any(listed)
     }
 
-    /// Whether a page of this origin may call, given the request's own `Host`. Never `null`.
+    /// Whether a page of this origin may call, given the request's own `Host`. `null` is any sandboxed page and never allowed.
     #[must_use]
     pub fn origin_allowed(&self, origin: &str, host: Option<&str>) -> bool {
-        let origin = origin.to_ascii_lowercase();
         let Some((scheme, authority)) = origin.split_once("://") else {
             return false;
         };
         if !matches!(scheme, "http" | "https") {
             return false;
         }
-        if host.is_some_and(|h| h.eq_ignore_ascii_case(authority)) || self.origins.contains(&origin)
-        {
+        let own = with_port(authority, scheme);
+        if host.is_some_and(|h| with_port(h, scheme).eq_ignore_ascii_case(&own)) {
             return true;
         }
-        self.loopback_origins && is_loopback(&name(authority))
+        let name = host_name(authority);
+        let loopback = is_local_name(name) || address(name).is_some_and(|a| a.is_loopback());
+        if self.loopback_origins && loopback {
+            return true;
+        }
+        self.origins.iter().any(|allowed| {
+            allowed
+                .trim_end_matches('/')
+                .split_once("://")
+                .is_some_and(|(s, a)| {
+                    s.eq_ignore_ascii_case(scheme) && with_port(a, s).eq_ignore_ascii_case(&own)
+                })
+        })
     }
+}
+
+/// `host`, `host:port`, `[v6]`, `[v6]:port` without the port.
+fn host_name(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
+            if name.contains(':') && !name.ends_with(']') {
+                authority
+            } else {
+                name
+            }
+        }
+        _ => authority,
+    }
+}
+
+/// The authority with the scheme's own port, if it names none.
+fn with_port(authority: &str, scheme: &str) -> String {
+    if host_name(authority).len() < authority.len() {
+        return authority.to_owned();
+    }
+    format!("{authority}:{}", if scheme == "https" { 443 } else { 80 })
+}
+
+fn is_local_name(name: &str) -> bool {
+    let local = "localhost";
+    name.eq_ignore_ascii_case(local)
+        || name
+            .len()
+            .checked_sub(local.len() + 1)
+            .and_then(|at| name.get(at..))
+            .is_some_and(|tail| tail.eq_ignore_ascii_case(".localhost"))
+}
+
+/// The address that a host name is, if it is one.
+fn address(name: &str) -> Option<IpAddr> {
+    name.strip_prefix('[')
+        .and_then(|n| n.strip_suffix(']'))
+        .unwrap_or(name)
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -79,12 +119,15 @@ mod tests {
             "localhost",
             "localhost:8080",
             "LOCALHOST:1",
-            "127.0.0.1:8080",
-            "[::1]:8080",
-            "games.example.com",
-            "Games.Example.com:443",
             "a.localhost:8080",
             "localhost.",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "[::1]",
+            "192.168.1.4",
+            "games.example.com",
+            "Games.Example.com:443",
+            "games.example.com.",
         ] {
             assert!(a.host_allowed(ok), "{ok}");
         }
@@ -93,56 +136,60 @@ mod tests {
             "evil.com",
             "localhost.evil.com",
             "127.0.0.1.evil.com:8080",
-            "10.0.0.1",
-            "[::2]:80",
+            "games.example.com.evil.com",
+            "127.0.0.1.nip.io",
             "xgames.example.com",
+            "notlocalhost",
         ] {
             assert!(!a.host_allowed(bad), "{bad}");
         }
-        assert!(
-            Access {
-                ip_hosts: true,
-                ..Access::default()
-            }
-            .host_allowed("192.168.1.5:8080")
-        );
-        assert!(
-            !Access {
-                ip_hosts: true,
-                ..Access::default()
-            }
-            .host_allowed("evil.com")
-        );
+        let any = Access {
+            hosts: vec!["*".into()],
+            ..Access::default()
+        };
+        assert!(any.host_allowed("x.y"));
     }
 
     #[test]
-    fn origins_are_own_listed_or_loopback_in_development() {
-        let a = Access {
-            origins: vec!["https://games.example.com".into()],
-            ..Access::default()
-        };
-        assert!(
-            a.origin_allowed("http://localhost:8080", Some("localhost:8080")),
-            "same origin"
-        );
-        assert!(a.origin_allowed("https://games.example.com", Some("api.example.com")));
-        for bad in [
-            "null",
-            "",
-            "http://localhost:5173",
-            "https://evil.com",
-            "file://",
-            "http://games.example.com",
-        ] {
-            assert!(!a.origin_allowed(bad, Some("localhost:8080")), "{bad}");
-        }
+    fn origins_are_the_same_listed_or_loopback_in_development_and_never_null() {
         let dev = Access {
             loopback_origins: true,
             ..Access::default()
         };
-        assert!(dev.origin_allowed("http://localhost:5173", Some("localhost:8080")));
-        assert!(dev.origin_allowed("http://[::1]:5173", Some("localhost:8080")));
-        assert!(!dev.origin_allowed("null", Some("localhost:8080")));
-        assert!(!dev.origin_allowed("https://localhost.evil.com", Some("localhost:8080")));
+        let prod = Access {
+            origins: vec!["https://play.example.com/".into()],
+            ..Access::default()
+        };
+        for a in [&dev, &prod] {
+            assert!(a.origin_allowed("https://games.example.com", Some("games.example.com")));
+            assert!(a.origin_allowed("https://games.example.com", Some("games.example.com:443")));
+            assert!(a.origin_allowed("http://127.0.0.1:8080", Some("127.0.0.1:8080")));
+            for bad in [
+                "null",
+                "",
+                "https://evil.com",
+                "file://",
+                "https://games.example.com.evil.com",
+                "https://games.example.com:444",
+                "chrome-extension://games.example.com",
+                "https://localhost.evil.com",
+            ] {
+                assert!(!a.origin_allowed(bad, Some("games.example.com")), "{bad}");
+            }
+        }
+        assert!(prod.origin_allowed("https://play.example.com", Some("api.example.com")));
+        assert!(!prod.origin_allowed("http://play.example.com", Some("api.example.com")));
+        for local in [
+            "http://localhost:5173",
+            "http://127.0.0.1:9",
+            "http://[::1]:5173",
+        ] {
+            assert!(dev.origin_allowed(local, Some("localhost:8080")), "{local}");
+            assert!(
+                !prod.origin_allowed(local, Some("localhost:8080")),
+                "{local}"
+            );
+        }
+        assert!(!dev.origin_allowed("http://192.168.1.9", Some("localhost:8080")));
     }
 }

@@ -10,7 +10,8 @@ use futures::StreamExt as _;
 use http_body_util::Full;
 use spawnpoint_core::session::Phase;
 use spawnpoint_core::{Clock, Moment, PlayerId, SessionId};
-use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps, PeerAddr};
+use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps};
+use spawnpoint_wire::access::Peer;
 use spawnpoint_wire::link::{Protocol, Route};
 use spawnpoint_wire::token::{Keyring, SigningKey, TokenClaims};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -96,10 +97,7 @@ pub(crate) fn fallback() -> impl tower::Service<
 + Send
 + 'static {
     tower::service_fn(|r: http::Request<hyper::body::Incoming>| async move {
-        let peer = r
-            .extensions()
-            .get::<PeerAddr>()
-            .map(|p| p.0.ip().to_string());
+        let peer = r.extensions().get::<Peer>().map(|p| p.0.ip().to_string());
         let text = format!("fallback {} {}", r.uri(), peer.unwrap_or_default());
         Ok(http::Response::new(Full::new(bytes::Bytes::from(text))))
     })

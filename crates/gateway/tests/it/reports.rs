@@ -227,3 +227,20 @@ async fn a_new_run_of_the_server_hears_everything() {
     a.echo("undisturbed").await;
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_gateway_with_nothing_to_say_says_that_it_is_there() {
+    let world = World::start().await;
+    world
+        .link
+        .reported("a report about nothing", |r| r.len() >= 2)
+        .await;
+    let reports = world.link.reports();
+    assert!(reports[0].full, "the first says everything");
+    assert!(
+        reports[1..]
+            .iter()
+            .all(|r| !r.full && r.sessions.is_empty())
+    );
+    world.stop().await;
+}
