@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use axum::extract::{ConnectInfo, Request};
 use axum::{Router, middleware};
 use spawnpoint_core::Clock;
-use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps, PeerAddr};
+use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps};
 use spawnpoint_runtime::Runtime;
 use spawnpoint_runtime::clock::SystemClock;
 use spawnpoint_runtime::process::{ProcessConfig, ProcessRuntime};
@@ -109,9 +109,7 @@ pub(crate) async fn start(
         tasks.spawn(serve(listener, server.sdk_router(), stop.clone()));
     }
     let front = gateway.clone();
-    let public = server
-        .public_router()
-        .layer(middleware::map_request(peer_of_gateway));
+    let public = server.public_router();
     let (sockets, stopping) = (listeners.public, stop.clone());
     tasks.spawn(async move { Box::pin(front.serve(sockets, public, stopping)).await });
     tasks.close();
@@ -128,11 +126,8 @@ pub(crate) async fn start(
 
 /// The gateway keeps the doors of the same server, so it has the same rules.
 fn gateway_config(server: &ServerConfig) -> GatewayConfig {
-    let access = server.access();
     GatewayConfig {
-        allowed_hosts: access.hosts,
-        allowed_origins: access.origins,
-        loopback_origins: access.loopback_origins,
+        access: server.access(),
         secure: server
             .public_url
             .as_deref()
@@ -141,15 +136,7 @@ fn gateway_config(server: &ServerConfig) -> GatewayConfig {
     }
 }
 
-/// The gateway knows who connected; handlers look for it under the name of the wire.
-async fn peer_of_gateway(mut request: Request) -> Request {
-    if let Some(PeerAddr(address)) = request.extensions().get::<PeerAddr>().copied() {
-        request.extensions_mut().insert(Peer(address));
-    }
-    request
-}
-
-/// The same for listeners that no gateway stands before.
+/// Puts the caller's address where the gateway puts it on its own listeners.
 async fn peer_of_socket(mut request: Request) -> Request {
     if let Some(ConnectInfo(address)) = request
         .extensions()
