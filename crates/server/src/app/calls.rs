@@ -167,8 +167,24 @@ impl App {
         result.map(|_| ()).map_err(rejected)
     }
 
-    /// Puts a player on the roster of somebody's session.
-    pub(crate) fn join(
+    /// Puts a player on the roster of somebody's session. Returns once that is durable and gateways can see it: the caller connects
+    /// with the next breath, and would be turned away as a stranger.
+    pub(crate) async fn join(
+        self: &Arc<Self>,
+        id: SessionId,
+        player: &PlayerId,
+        invite: Option<&str>,
+        trusted: bool,
+    ) -> Result<(), Problem> {
+        self.enroll(id, player, invite, trusted)?;
+        let _ = self
+            .wait_for(id, Duration::from_secs(5), |e| e.unsaved == 0)
+            .await;
+        self.show_route(id);
+        Ok(())
+    }
+
+    fn enroll(
         self: &Arc<Self>,
         id: SessionId,
         player: &PlayerId,

@@ -253,6 +253,8 @@ impl App {
         };
         match result {
             Ok(()) => {
+                // Before the reply: who has the address connects at once, and must not find that there is no such session.
+                self.show_route(id);
                 if let Some(entry) = self.world().sessions.get(&id) {
                     entry.commit.send_replace(Commit::Durable);
                 }

@@ -28,6 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Server-sent events; each `data` is one event. Resume with `Last-Event-ID` (or `last_event_id=`): what is still kept is sent again,
 /// else the stream begins with `hello` and the state as it is now. The stream of a session ends with it.
 #[utoipa::path(
+    operation_id = "follow_events",
     get, path = "/api/events", tag = "sessions",
     params(
         ("session_id" = Option<String>, Query, description = "This session's events (`session` is taken too)"),

@@ -11,6 +11,7 @@ use super::{Ctx, Failure, Reply};
 
 /// All fleets.
 #[utoipa::path(
+    operation_id = "list_fleets",
     get, path = "/api/fleets", tag = "fleets",
     responses(
         (status = 200, description = "In the order of the configuration", body = FleetList),
@@ -42,6 +43,7 @@ pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Fleet
 
 /// One fleet: warm, starting, queued, claimed, hit rate, last plan and its reason.
 #[utoipa::path(
+    operation_id = "get_fleet",
     get, path = "/api/fleets/{name}", tag = "fleets",
     params(("name" = String, Path, description = "The fleet")),
     responses(

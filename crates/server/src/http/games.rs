@@ -362,7 +362,9 @@ pub(super) async fn join(
     let (player, _) = who(&ctx, &call, &caller, body.player_id.as_deref())?;
     // An invite is what lets a stranger in; dev mode's local callers show it too, so that the link is tried as friends will use it.
     let trusted = caller.is_trusted() && body.invite.is_none();
-    ctx.app.join(id, &player, body.invite.as_deref(), trusted)?;
+    ctx.app
+        .join(id, &player, body.invite.as_deref(), trusted)
+        .await?;
     if let Some(wait) = wait {
         ctx.app
             .wait_for(id, wait, |e| {

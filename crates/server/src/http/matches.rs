@@ -16,6 +16,7 @@ use crate::app::{Caller, match_view};
 ///
 /// Players see their own; backends all.
 #[utoipa::path(
+    operation_id = "list_matches",
     get, path = "/api/matches", tag = "matches",
     params(
         ("fleet" = Option<String>, Query, description = "Only of this fleet"),
@@ -99,6 +100,7 @@ pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Match
 
 /// One match record, with the end of its log.
 #[utoipa::path(
+    operation_id = "get_match",
     get, path = "/api/matches/{session_id}", tag = "matches",
     params(("session_id" = String, Path, description = "The match's session")),
     responses(

@@ -309,6 +309,7 @@ fn render(app: &App) -> String {
 
 /// What the workers last decided.
 #[utoipa::path(
+    operation_id = "debug_workers",
     get, path = "/debug/workers", tag = "operations",
     responses(
         (status = 200, description = "Plans, holds and timers", body = serde_json::Value),

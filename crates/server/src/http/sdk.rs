@@ -83,6 +83,7 @@ fn view(app: &App, claims: &InstanceClaims) -> SdkSession {
 
 /// The instance's own session; `wait` holds the reply until it has one.
 #[utoipa::path(
+    operation_id = "sdk_session",
     get, path = "/v1/session", tag = "sdk",
     params(("wait" = Option<f64>, Query, description = "At most this many seconds (60)")),
     responses(
@@ -110,6 +111,7 @@ pub(super) async fn session(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Sd
 
 /// The events of the instance's own session.
 #[utoipa::path(
+    operation_id = "sdk_events",
     get, path = "/v1/events", tag = "sdk",
     params(("Last-Event-ID" = Option<String>, Header, description = "Resume after this event")),
     responses(
@@ -132,6 +134,7 @@ pub(super) async fn events(State(ctx): State<Ctx>, call: Call) -> Reply<Response
 
 /// The game accepts players (rule `ready = "sdk"`).
 #[utoipa::path(
+    operation_id = "sdk_ready",
     post, path = "/v1/ready", tag = "sdk",
     request_body = SdkReady,
     responses(
@@ -153,6 +156,7 @@ pub(super) async fn ready(State(ctx): State<Ctx>, call: Call, raw: Raw) -> Reply
 
 /// The game reports activity, or that quiet work goes on.
 #[utoipa::path(
+    operation_id = "sdk_activity",
     post, path = "/v1/activity", tag = "sdk",
     request_body = SdkActivity,
     responses(
@@ -195,6 +199,7 @@ pub(super) async fn activity(State(ctx): State<Ctx>, call: Call, raw: Raw) -> Re
 
 /// The game is over; exiting 0 says the same.
 #[utoipa::path(
+    operation_id = "sdk_end",
     post, path = "/v1/end", tag = "sdk",
     request_body = SdkEnd,
     responses(

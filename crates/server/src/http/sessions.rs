@@ -34,6 +34,7 @@ enum Sort {
 ///
 /// Newest first, or the longest idle first with `sort=idle`. A player sees only theirs.
 #[utoipa::path(
+    operation_id = "list_sessions",
     get, path = "/api/sessions", tag = "sessions",
     params(
         ("fleet" = Option<String>, Query, description = "Only of this fleet"),
@@ -172,6 +173,7 @@ fn read_cursor(text: &str, sort: Sort) -> Result<(i64, SessionId), Failure> {
 
 /// One session, live or ended.
 #[utoipa::path(
+    operation_id = "get_session",
     get, path = "/api/sessions/{session_id}", tag = "sessions",
     params(
         ("session_id" = String, Path, description = "The session"),
@@ -263,6 +265,7 @@ fn ended_view(app: &App, r: &spawnpoint_core::record::MatchRecord) -> SessionVie
 
 /// Why a session is alive, and when and why it would end.
 #[utoipa::path(
+    operation_id = "explain_session",
     get, path = "/api/sessions/{session_id}/why", tag = "sessions",
     params(("session_id" = String, Path, description = "The session")),
     responses(
@@ -322,6 +325,7 @@ pub(super) async fn why(
 ///
 /// From a player, the game or a backend. Any content type, token in the body too, so that `navigator.sendBeacon` works.
 #[utoipa::path(
+    operation_id = "send_heartbeat",
     post, path = "/api/sessions/{session_id}/heartbeat", tag = "sessions",
     params(("session_id" = String, Path, description = "The session")),
     request_body = HeartbeatBody,
@@ -439,6 +443,7 @@ fn number(
 
 /// Push the absolute deadline, up to its ceiling.
 #[utoipa::path(
+    operation_id = "extend_session",
     post, path = "/api/sessions/{session_id}/extend", tag = "sessions",
     params(("session_id" = String, Path, description = "The session")),
     request_body = ExtendBody,
@@ -470,6 +475,7 @@ pub(super) async fn extend(
 
 /// End a session.
 #[utoipa::path(
+    operation_id = "end_session",
     delete, path = "/api/sessions/{session_id}", tag = "sessions",
     params(("session_id" = String, Path, description = "The session")),
     responses(
@@ -489,6 +495,7 @@ pub(super) async fn end(
 
 /// The game server's log, also after its end.
 #[utoipa::path(
+    operation_id = "read_log",
     get, path = "/api/sessions/{session_id}/logs", tag = "sessions",
     params(
         ("session_id" = String, Path, description = "The session"),

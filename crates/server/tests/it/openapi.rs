@@ -40,6 +40,7 @@ fn collect(v: &Value, out: &mut Vec<String>) {
 fn every_operation_is_described_and_answers_problems() {
     let doc = document();
     let mut n = 0;
+    let mut names = std::collections::HashSet::new();
     for (path, item) in doc["paths"].as_object().unwrap() {
         for (method, op) in item.as_object().unwrap() {
             n += 1;
@@ -47,6 +48,11 @@ fn every_operation_is_described_and_answers_problems() {
             assert!(
                 op["summary"].as_str().is_some_and(|s| !s.is_empty()),
                 "{at} has no summary"
+            );
+            let name = op["operationId"].as_str().unwrap();
+            assert!(
+                names.insert(name.to_owned()),
+                "{name} names two operations: generated clients would lose one"
             );
             assert!(
                 op["tags"].as_array().is_some_and(|t| t.len() == 1),
