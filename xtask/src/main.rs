@@ -1,8 +1,9 @@
 //! Work on the repository itself: `gen` writes the generated documents (and `gen --check` compares them), `tidy` checks house
-//! rules that clippy cannot see. The Makefile calls both; nothing here ships.
+//! rules that clippy cannot see, `test` runs every suite. The Makefile calls both; nothing here ships.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a tool of the terminal
 
 mod generate;
+mod suites;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ usage: cargo run -p xtask -- <task>
   gen           write every generated file
   gen --check   fail when a committed file differs from what would be written
   tidy          check the house rules that clippy does not
+  test [SUITE]  every suite (or those named), and at the end which ran, which did not and why
 ";
 
 fn main() -> Result<ExitCode> {
@@ -26,6 +28,7 @@ fn main() -> Result<ExitCode> {
         ["gen"] => generate::write(&root),
         ["gen", "--check"] => generate::check(&root),
         ["tidy"] => tidy::run(&root),
+        ["test", only @ ..] => suites::run(&root, only),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)

@@ -1,0 +1,51 @@
+# The one front door. Everything here calls cargo, npm or xtask; works with GNU make 3.81.
+
+PREFIX ?= $(HOME)/.local
+BIN    := target/debug
+ARGS   ?=
+
+.PHONY: help play build test bench lint fmt gen tidy check install clean-state
+
+help: ## This list
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-14s %s\n", $$1, $$2 }'
+
+play: ## Build what a game needs and start it: a page to play on is printed
+	@sh xtask/play.sh $(ARGS)
+
+build: ## The command and the bundled game
+	cargo build -p spawnpoint -p spice
+
+test: ## Every suite; at the end which ran, which did not and why (SUITE=rust for one)
+	cargo run -q -p xtask -- test $(SUITE)
+
+bench: ## Measure, as ratios side by side; docs/benchmarks.md says how to read it
+	cargo build --release -p spawnpoint -p spice -p spawnpoint-bench
+	target/release/spawnpoint-bench all $(ARGS)
+
+lint: ## Format, clippy with warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+gen: ## Write every generated file
+	cargo run -q -p xtask -- gen
+	SPAWNPOINT_REWRITE=1 cargo test -q -p spawnpoint-server -p spawnpoint committed
+
+tidy: ## House rules that clippy cannot see
+	cargo run -q -p xtask -- tidy
+
+check: lint tidy ## What CI checks besides the tests
+	cargo run -q -p xtask -- gen --check
+
+install: ## Put the command and the bundled game into PREFIX/bin (default ~/.local)
+	cargo build --release -p spawnpoint -p spice
+	mkdir -p "$(PREFIX)/bin"
+	install -m 755 target/release/spawnpoint target/release/spice "$(PREFIX)/bin/"
+	@echo "installed spawnpoint and spice into $(PREFIX)/bin"
+	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo "add it to your PATH: export PATH=\"$(PREFIX)/bin:\$$PATH\"" ;; esac
+
+clean-state: ## Forget this directory's games and records (.spawnpoint); nothing may run on it
+	rm -rf .spawnpoint
