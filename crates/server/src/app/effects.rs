@@ -243,6 +243,8 @@ impl App {
             .or_default() += 1;
         tracing::info!(session = %id, fleet = %record.fleet, reason = record.reason.as_str(), by = record.ended_by.as_str(), exit_code = record.exit_code, "session ended");
         self.announce(id, &spawnpoint_core::session::Notice::Phase(Phase::Ended));
+        // A game that ends by itself goes from running to recorded in one step: gateways have not heard why, and would not tell.
+        self.show_route(id);
         self.routes.gone(id);
         let gone = self.world().remove(id);
         if let Some(entry) = gone {
