@@ -181,12 +181,17 @@ impl App {
             entry.joinable = j;
         }
         world.insert(entry);
+        let earliest = world.timers.first().map(|t| t.0);
         world.arm(id, now);
+        // A look at every start would cost each of them what lies within the brake's window, the more the more is live.
+        let sooner = earliest.is_none_or(|e| world.timers.first().is_some_and(|t| t.0 < e));
         drop(world);
         if let Some(old) = left {
             self.drive(old);
         }
-        self.look_now.notify_one();
+        if sooner {
+            self.look_now.notify_one();
+        }
         Self::bump(&self.counters.starts);
         Ok(Reserved::New(id, place))
     }

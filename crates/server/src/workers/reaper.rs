@@ -98,12 +98,12 @@ impl Reaper {
                         .is_some_and(|e| brake_counts(&e.session, now))
                 })
                 .count();
-            let live = w
-                .sessions
-                .values()
-                .filter(|_| due > 0)
-                .filter(|e| e.session.phase.is_live())
-                .count();
+            if due == 0 {
+                // Nothing to hold: not worth a walk over everything live.
+                return (0, 0);
+            }
+            let sessions = w.sessions.values();
+            let live = sessions.filter(|e| e.session.phase.is_live()).count();
             (live, due)
         });
         let facts = app.facts();
