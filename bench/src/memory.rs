@@ -74,25 +74,19 @@ pub(crate) fn run(binaries: &Binaries, sessions: usize, progress: &ProgressBar) 
     let mut s = Section::new(
         "memory",
         "Memory",
-        &["what", "resident", "of it not shared with others"],
+        &["what", "resident", "of it its own data"],
     );
     s.method = format!(
         "`spawnpoint up` after its first session, then with {sessions} real sessions, then with one player connected to each. \
-         Not shared: each page divided by the processes that share it (PSS)."
+         Own data: anonymous pages; the rest is the program itself, which all processes of one binary share."
     );
     let each = |from: Memory, to: Memory| {
         let per = |a: u64, b: u64| (b as f64 - a as f64) / sessions as f64;
-        (
-            per(from.resident, to.resident),
-            per(from.proportional, to.proportional),
-        )
+        (per(from.resident, to.resident), per(from.own, to.own))
     };
     let (of_session, of_player) = (each(idle, alone), each(alone, played));
     let rows = [
-        (
-            "server, idle",
-            (idle.resident as f64, idle.proportional as f64),
-        ),
+        ("server, idle", (idle.resident as f64, idle.own as f64)),
         ("server, for each live session", of_session),
         ("server, for each connected player", of_player),
         ("shim, for each session", shim),
@@ -104,7 +98,7 @@ pub(crate) fn run(binaries: &Binaries, sessions: usize, progress: &ProgressBar) 
     }
     s.data = rows
         .iter()
-        .map(|(n, (r, p))| json!({"what": n, "resident_bytes": r, "proportional_bytes": p}))
+        .map(|(n, (r, p))| json!({"what": n, "resident_bytes": r, "own_bytes": p}))
         .collect::<Vec<_>>()
         .into();
     Ok(s)
@@ -119,6 +113,6 @@ fn mean(pids: &[u32]) -> Result<(f64, f64)> {
     let n = all.len() as f64;
     Ok((
         all.iter().map(|m| m.resident as f64).sum::<f64>() / n,
-        all.iter().map(|m| m.proportional as f64).sum::<f64>() / n,
+        all.iter().map(|m| m.own as f64).sum::<f64>() / n,
     ))
 }

@@ -40,6 +40,16 @@ fn parse_cpu(stat: &str, per_second: u64) -> Option<Cpu> {
     })
 }
 
+/// CPU time of the calling thread so far.
+pub(crate) fn thread_cpu() -> Result<Duration> {
+    let path = "/proc/thread-self/schedstat";
+    let text = fs::read_to_string(path).context(path)?;
+    let nanos = text.split_whitespace().next().and_then(|f| f.parse().ok());
+    Ok(Duration::from_nanos(
+        nanos.with_context(|| format!("{path}: {text}"))?,
+    ))
+}
+
 fn ticks_per_second() -> u64 {
     rustix::param::clock_ticks_per_second()
 }
@@ -49,8 +59,8 @@ fn ticks_per_second() -> u64 {
 pub(crate) struct Memory {
     /// Resident, pages shared with others counted whole.
     pub(crate) resident: u64,
-    /// Resident, each shared page divided by those who share it.
-    pub(crate) proportional: u64,
+    /// Of it the process's own data: neither the program's file nor shared with anybody.
+    pub(crate) own: u64,
 }
 
 /// Memory of a process now.
@@ -64,7 +74,7 @@ pub(crate) fn memory(pid: u32) -> Result<Memory> {
     };
     Ok(Memory {
         resident: bytes("Rss:")?,
-        proportional: bytes("Pss:")?,
+        own: bytes("Anonymous:")?,
     })
 }
 
@@ -150,7 +160,7 @@ mod tests {
     fn this_process_has_time_memory_and_a_parent() {
         let me = std::process::id();
         let memory = memory(me).unwrap();
-        assert!(memory.resident > 0 && memory.proportional <= memory.resident);
+        assert!(memory.resident > 0 && memory.own <= memory.resident);
         assert!(children().unwrap().values().any(|c| c.contains(&me)));
         assert!(cpu(me).is_ok() && !load().is_empty() && machine().contains("cores"));
     }

@@ -125,9 +125,8 @@ impl Bench<'_> {
         };
         let before = cpu(watched)?;
         let (took, done) = self.all(kind, fleet, callers)?;
-        let (waits, left): (Vec<Duration>, Vec<Option<String>>) = done.into_iter().unzip();
         let mut public = Http::connect(self.up.public)?;
-        for id in left.into_iter().flatten() {
+        for id in done.iter().filter_map(|one| one.left.as_ref()) {
             public
                 .call("DELETE", &format!("/api/sessions/{id}"), None)?
                 .expect(&[200, 202, 204])?;
@@ -141,22 +140,16 @@ impl Bench<'_> {
         let cpu = cpu(watched)?.since(before);
         Ok(Run {
             per_second: self.batch as f64 / took.as_secs_f64(),
-            waits,
+            waits: done.iter().map(|one| one.wait).collect(),
             cpu,
         })
     }
 
-    /// Starts the whole batch; how long that took, each wait, and the sessions that are still to be ended.
-    #[allow(clippy::type_complexity)]
-    fn all(
-        &self,
-        kind: Kind,
-        fleet: &str,
-        callers: usize,
-    ) -> Result<(Duration, Vec<(Duration, Option<String>)>)> {
+    /// Starts the whole batch. How long that took, from the first call to the last answer, and each start.
+    fn all(&self, kind: Kind, fleet: &str, callers: usize) -> Result<(Duration, Vec<One>)> {
         let taken = AtomicUsize::new(0);
-        let barrier = Barrier::new(callers + 1);
-        std::thread::scope(|scope| {
+        let barrier = Barrier::new(callers);
+        let mut all = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..callers)
                 .map(|_| {
                     scope.spawn(|| {
@@ -171,23 +164,34 @@ impl Bench<'_> {
                     })
                 })
                 .collect();
-            barrier.wait();
-            let began = Mark::now();
             let mut all = Vec::with_capacity(self.batch);
             for w in workers {
                 all.extend(w.join().map_err(|_| anyhow!("a caller panicked"))??);
             }
-            Ok((began.elapsed(), all))
-        })
+            Ok::<_, anyhow::Error>(all)
+        })?;
+        all.sort_by_key(|one| one.began);
+        let began = all.first().map(|one| one.began);
+        let over = all.iter().map(|one| one.over).max();
+        Ok((
+            over.zip(began)
+                .map_or(Duration::ZERO, |(over, began)| over.since(began)),
+            all,
+        ))
     }
 
-    fn one(&self, kind: Kind, fleet: &str, http: &mut Http) -> Result<(Duration, Option<String>)> {
+    fn one(&self, kind: Kind, fleet: &str, http: &mut Http) -> Result<One> {
         let began = Mark::now();
         if kind == Kind::Bare {
             let game = Bare::spawn(&self.binaries.spice)?;
             let wait = began.elapsed();
             drop(game);
-            return Ok((wait, None));
+            return Ok(One {
+                began,
+                wait,
+                over: Mark::now(),
+                left: None,
+            });
         }
         let body = new_game(fleet, self.number.fetch_add(1, Ordering::Relaxed));
         let path = if kind == Kind::ColdReady {
@@ -199,13 +203,29 @@ impl Bench<'_> {
         let wait = began.elapsed();
         let reply = reply.expect(&[201])?;
         let id = text(&reply, "session_id")?.to_owned();
-        if kind != Kind::ColdReady {
-            return Ok((wait, Some(id)));
-        }
-        http.call("DELETE", &format!("/api/sessions/{id}"), None)?
-            .expect(&[200, 202, 204])?;
-        Ok((wait, None))
+        let left = if kind == Kind::ColdReady {
+            http.call("DELETE", &format!("/api/sessions/{id}"), None)?
+                .expect(&[200, 202, 204])?;
+            None
+        } else {
+            Some(id)
+        };
+        Ok(One {
+            began,
+            wait,
+            over: Mark::now(),
+            left,
+        })
     }
+}
+
+/// One start.
+struct One {
+    began: Mark,
+    wait: Duration,
+    over: Mark,
+    /// The session that is still to be ended.
+    left: Option<String>,
 }
 
 fn section(runs: &[(Kind, &str, usize, Vec<Run>)], size: Size) -> Section {
