@@ -9,6 +9,7 @@ mod fleets;
 pub mod hub;
 mod link;
 mod observe;
+mod place;
 mod revive;
 mod start;
 mod views;

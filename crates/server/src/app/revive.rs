@@ -224,6 +224,17 @@ fn read(
             total_ms,
         },
     );
+    // What was not written again after the start is read off the instance: phases that nobody timed count as nothing.
+    entry.start.placed = entry.session.granted_at;
+    entry.start.claimed = entry.session.granted_at;
+    entry.start.warm = instance.timings.spawned_at < Some(entry.session.created_at);
+    if let Some(ready) = instance.timings.ready_at
+        && entry.receipt.is_none()
+    {
+        let ready = ready.max(entry.session.granted_at.unwrap_or(ready));
+        entry.started_at = entry.started_at.or(Some(ready));
+        entry.receipt = Some(entry.measure(Some(instance), ready));
+    }
     entry.idempotency = match (&claim.idempotency_key, &claim.idempotency_body) {
         (Some(k), Some(b)) => Some(IdempotencyMark {
             key_hash: k.clone(),

@@ -156,7 +156,7 @@ mod tests {
     use crate::config::{Overrides, parse};
 
     /// Set to rewrite the committed page instead of comparing with it.
-    const REWRITE: &str = "SPAWNPOINT_WRITE_DOCS";
+    const REWRITE: &str = "SPAWNPOINT_REWRITE";
 
     #[test]
     fn the_committed_page_is_true() {

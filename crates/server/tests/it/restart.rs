@@ -48,6 +48,8 @@ async fn live_games_go_on_under_their_urls_tokens_and_deadlines() {
         "created_at",
         "instance",
         "joinable",
+        "receipt",
+        "started_at",
     ] {
         assert_eq!(after[k], before[k], "{k}");
     }
@@ -215,6 +217,28 @@ async fn an_idempotency_key_survives() {
     up.send(On::Public, send("q"))
         .await
         .code(422, "idempotency_mismatch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_a_start_went_is_still_known() {
+    let w = World::new(SimulatedConfig {
+        boot: Span::Fixed(Duration::from_millis(250)),
+        ..SimulatedConfig::default()
+    });
+    let c = config(vec![fleet("arena")]);
+    let up = w.up(c.clone()).await;
+    let s = up.play("p").await;
+    up.kill();
+    tokio::time::sleep(40 * SECOND).await;
+    let up = w.up(c).await;
+    let after = up.get(&format!("/api/sessions/{}", id(&s))).await.is(200);
+    // Nothing was written after the start: the instance itself knows.
+    assert_eq!(after["receipt"]["boot_ms"], 250, "{after}");
+    let total = after["receipt"]["total_ms"].as_u64().unwrap();
+    assert!(
+        total < 300,
+        "the time nobody ran is not part of it: {after}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

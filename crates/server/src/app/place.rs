@@ -1,0 +1,518 @@
+//! Putting a session on an instance: a warm one claimed, a new one ordered, or a place held in the queue.
+//!
+//! The world is told whose an instance is before anything is issued; the durable write comes before the step; what was seen of the
+//! instance before it was granted is looked at again after.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spawnpoint_core::session::{Effect, Event, step};
+use spawnpoint_core::{Code, FleetName, Generation, InstanceId, SessionId};
+use spawnpoint_runtime::{Facts, Order, RuntimeError, Version};
+use spawnpoint_wire::event::EventBody;
+use spawnpoint_wire::token::InstanceClaims;
+
+use super::start::chain;
+use super::world::{Choice, Commit, Holder, Place, Todo};
+use super::{App, revive};
+use crate::config::FleetConfig;
+
+/// How often a start whose outcome is not known is looked at again before the caller is told so.
+const UNKNOWN_TRIES: u32 = 5;
+/// Warm instances that turn out to be gone before a cold start is preferred.
+const WARM_TRIES: u32 = 8;
+
+/// A claim before it is written.
+pub(super) struct Draft {
+    document: String,
+    file: bytes::Bytes,
+    fleet: Arc<FleetConfig>,
+}
+
+impl App {
+    pub(super) async fn place_first(self: Arc<Self>, id: SessionId, place: Place) {
+        let result = match place {
+            Place::Wait | Place::Full => self.gate(id, "capacity").await,
+            place => match self.put(id, place, Generation::FIRST).await {
+                Err(RuntimeError::PortsExhausted { .. }) => self.gate(id, "ports_exhausted").await,
+                other => other,
+            },
+        };
+        match result {
+            Ok(()) => {
+                // Before the reply: who has the address connects at once, and must not find that there is no such session.
+                self.show_route(id);
+                if let Some(entry) = self.world().sessions.get(&id) {
+                    entry.commit.send_replace(Commit::Durable);
+                }
+            }
+            Err(e) => {
+                tracing::warn!(session = %id, code = %e.code(), error = %chain(&e), "a session could not be started");
+                let mut world = self.world();
+                if let Some(entry) = world.remove(id) {
+                    let detail = format!("nothing was started: {}", chain(&e));
+                    entry.commit.send_replace(Commit::Failed(e.code(), detail));
+                }
+                drop(world);
+                self.routes.gone(id);
+                self.plan_now.notify_one();
+            }
+        }
+        self.drive(id);
+    }
+
+    /// Puts a session on its place. The place is given back when that fails.
+    pub(super) async fn put(
+        self: &Arc<Self>,
+        id: SessionId,
+        place: Place,
+        generation: Generation,
+    ) -> Result<(), RuntimeError> {
+        let mut place = place;
+        for tries in 0.. {
+            let (instance, warm) = match place {
+                Place::Warm(instance) => (instance, true),
+                Place::Cold(instance) => (instance, false),
+                Place::Wait | Place::Full => return self.gate(id, "capacity").await,
+            };
+            let result = if warm {
+                self.claim(id, instance, generation).await
+            } else {
+                self.start(id, instance, generation).await
+            };
+            let Some(fleet) = self
+                .world()
+                .sessions
+                .get(&id)
+                .map(|e| e.session.fleet.clone())
+            else {
+                self.discard_anywhere(instance);
+                return Ok(());
+            };
+            match result {
+                Ok(version) => {
+                    self.granted(id, instance, version, generation);
+                    return Ok(());
+                }
+                Err(
+                    RuntimeError::Conflict
+                    | RuntimeError::Over
+                    | RuntimeError::NotFound
+                    | RuntimeError::OutcomeUnknown(_),
+                ) if warm => {
+                    // It died or changed under the claim: nobody's from now on, and the next one is tried.
+                    self.discard(instance, &fleet);
+                    let how = if tries < WARM_TRIES {
+                        Choice::Admitted
+                    } else {
+                        Choice::Heal
+                    };
+                    place = self.world().choose(&fleet, id, how);
+                }
+                Err(e) => {
+                    if matches!(e, RuntimeError::OutcomeUnknown(_)) {
+                        self.discard(instance, &fleet);
+                    } else {
+                        self.world().drop_instance(instance, &fleet);
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds a warm instance: the claim, with everything that must survive in one write.
+    async fn claim(
+        &self,
+        id: SessionId,
+        instance: InstanceId,
+        generation: Generation,
+    ) -> Result<Version, RuntimeError> {
+        let Some(version) = self.world().instances.get(&instance).map(|i| i.version) else {
+            return Err(RuntimeError::NotFound);
+        };
+        let Some(draft) = self.draft_claim(id, instance, generation, true) else {
+            return Err(RuntimeError::Over);
+        };
+        let facts = Facts {
+            session: id,
+            document: draft.document.clone(),
+        };
+        let result = match self
+            .runtime
+            .bind(instance, version, facts.clone(), Some(draft.file.clone()))
+            .await
+        {
+            Err(RuntimeError::Conflict) => {
+                // Its version may have moved without anybody taking it.
+                let seen = self.runtime.get(instance).await?;
+                if seen.facts.is_some() {
+                    return Err(RuntimeError::Conflict);
+                }
+                self.runtime
+                    .bind(instance, seen.version, facts, Some(draft.file))
+                    .await
+            }
+            other => other,
+        };
+        if result.is_ok()
+            && let Some(entry) = self.world().sessions.get_mut(&id)
+        {
+            entry.saved = Some(draft.document);
+        }
+        result
+    }
+
+    /// Orders an instance that is bound from the start.
+    async fn start(
+        &self,
+        id: SessionId,
+        instance: InstanceId,
+        generation: Generation,
+    ) -> Result<Version, RuntimeError> {
+        let Some(draft) = self.draft_claim(id, instance, generation, false) else {
+            return Err(RuntimeError::Over);
+        };
+        let order = self.order_for(&draft.fleet, instance, Some((id, &draft)), false);
+        let mut tries = 0;
+        let seen = loop {
+            match self.runtime.order(order.clone()).await {
+                // The same id again returns what is there: asking twice starts nothing twice.
+                Err(RuntimeError::OutcomeUnknown(_)) if tries < UNKNOWN_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(20 << tries)).await;
+                }
+                other => break other?,
+            }
+        };
+        let version = seen.version;
+        let mut world = self.world();
+        world.instances.entry(instance).or_insert(seen);
+        if let Some(entry) = world.sessions.get_mut(&id) {
+            entry.saved = Some(draft.document);
+        }
+        Ok(version)
+    }
+
+    /// The claim as it will be once the instance is granted, before it is.
+    fn draft_claim(
+        &self,
+        id: SessionId,
+        instance: InstanceId,
+        generation: Generation,
+        warm: bool,
+    ) -> Option<Draft> {
+        let now = self.now();
+        let mut world = self.world();
+        let entry = world.sessions.get_mut(&id)?;
+        if entry.start.placed.is_none() {
+            entry.start.placed = Some(now);
+        }
+        entry.start.warm = warm;
+        entry.start.drafted = Some(now);
+        let granted = step(
+            &entry.session,
+            &Event::Granted {
+                instance,
+                generation,
+            },
+            now,
+        )
+        .ok()?
+        .next;
+        let before = std::mem::replace(&mut entry.session, granted);
+        let draft = Draft {
+            document: revive::document(entry, self.clock.as_ref()),
+            file: entry.session_file(self.clock.as_ref()),
+            fleet: Arc::clone(&entry.fleet),
+        };
+        entry.session = before;
+        Some(draft)
+    }
+
+    /// The order for an instance of a fleet.
+    pub(super) fn order_for(
+        &self,
+        fleet: &Arc<FleetConfig>,
+        instance: InstanceId,
+        bound: Option<(SessionId, &Draft)>,
+        gated: bool,
+    ) -> Order {
+        let mut env = BTreeMap::new();
+        env.insert("SPAWNPOINT_PUBLIC_KEYS".to_owned(), self.keys.ring.to_env());
+        if let Some(url) = &self.sdk_url
+            && let Ok(token) = self.keys.signing.sign_instance(&InstanceClaims {
+                iid: instance,
+                fleet: fleet.name.clone(),
+            })
+        {
+            env.insert("SPAWNPOINT_URL".to_owned(), url.clone());
+            env.insert("SPAWNPOINT_TOKEN".to_owned(), token);
+        }
+        Order {
+            id: instance,
+            fleet: fleet.name.clone(),
+            template: fleet.template.clone(),
+            gated,
+            facts: bound.map(|(session, d)| Facts {
+                session,
+                document: d.document.clone(),
+            }),
+            session_file: bound.map(|(_, d)| d.file.clone()),
+            env,
+        }
+    }
+
+    /// The instance is the session's, durably: the step, without writing again what was just written.
+    pub(super) fn granted(
+        self: &Arc<Self>,
+        id: SessionId,
+        instance: InstanceId,
+        version: Version,
+        generation: Generation,
+    ) {
+        let now = self.now();
+        let mut world = self.world();
+        let drafted = world
+            .sessions
+            .get(&id)
+            .and_then(|e| e.start.drafted)
+            .unwrap_or(now);
+        let result = self.apply_in(
+            &mut world,
+            id,
+            &Event::Granted {
+                instance,
+                generation,
+            },
+            drafted,
+        );
+        let seen = world.instances.get(&instance).cloned();
+        match result {
+            Ok(_) => {
+                if let Some(entry) = world.sessions.get_mut(&id) {
+                    entry.version = version;
+                    entry
+                        .todo
+                        .retain(|t| !matches!(t, Todo::Effect(Effect::Save)));
+                    entry.unsaved = 0;
+                    let document = revive::document(entry, self.clock.as_ref());
+                    if entry.saved.as_ref() != Some(&document) {
+                        // Something changed while the claim was being written.
+                        entry.todo.push_front(Todo::Effect(Effect::Save));
+                        entry.unsaved = 1;
+                    }
+                    if entry.start.claimed.is_none() {
+                        entry.start.claimed = Some(now);
+                    }
+                    if let Some(seen) = &seen {
+                        entry.address = seen.address;
+                        entry.label.clone_from(&seen.label);
+                    }
+                }
+                drop(world);
+                if let Some(seen) = seen {
+                    // What was seen before the grant counts now.
+                    self.observe(seen);
+                }
+                self.drive(id);
+            }
+            Err(_) => {
+                let fleet = world.sessions.get(&id).map(|e| e.session.fleet.clone());
+                drop(world);
+                match fleet {
+                    Some(fleet) => self.discard(instance, &fleet),
+                    None => self.discard_anywhere(instance),
+                }
+            }
+        }
+        self.plan_now.notify_one();
+    }
+
+    fn discard_anywhere(self: &Arc<Self>, instance: InstanceId) {
+        let fleet = self
+            .world()
+            .instances
+            .get(&instance)
+            .map(|i| i.fleet.clone());
+        if let Some(fleet) = fleet {
+            self.discard(instance, &fleet);
+        } else {
+            let app = Arc::clone(self);
+            self.tasks.spawn(async move { app.forget(instance).await });
+        }
+    }
+
+    /// Holds a session's place in the queue durably.
+    async fn gate(
+        self: &Arc<Self>,
+        id: SessionId,
+        waiting_for: &'static str,
+    ) -> Result<(), RuntimeError> {
+        let instance = InstanceId::new(uuid::Uuid::now_v7());
+        let draft = {
+            let mut world = self.world();
+            let Some(entry) = world.sessions.get_mut(&id) else {
+                return Ok(());
+            };
+            entry.waiting_for = waiting_for;
+            entry.start.placed = None;
+            let draft = Draft {
+                document: revive::document(entry, self.clock.as_ref()),
+                file: entry.session_file(self.clock.as_ref()),
+                fleet: Arc::clone(&entry.fleet),
+            };
+            world.hold(instance, &draft.fleet.name, Holder::Place(id));
+            draft
+        };
+        let order = self.order_for(&draft.fleet, instance, Some((id, &draft)), true);
+        let seen = match self.runtime.order(order).await {
+            Ok(seen) => seen,
+            Err(e) => {
+                self.world().drop_instance(instance, &draft.fleet.name);
+                return Err(e);
+            }
+        };
+        let version = seen.version;
+        let mut world = self.world();
+        world.instances.insert(instance, seen);
+        let now = self.now();
+        if self
+            .apply_in(&mut world, id, &Event::Gated(instance), now)
+            .is_err()
+        {
+            drop(world);
+            self.discard(instance, &draft.fleet.name);
+            return Ok(());
+        }
+        if let Some(entry) = world.sessions.get_mut(&id) {
+            entry.written(version, draft.document);
+        }
+        if let Some(f) = world.fleets.get_mut(&draft.fleet.name) {
+            f.queue.push_back(id);
+        }
+        let position = world.position(&draft.fleet.name, id).unwrap_or(1);
+        drop(world);
+        self.tell(
+            id,
+            EventBody::Queued {
+                position,
+                waiting_for: waiting_for.to_owned(),
+            },
+        );
+        self.drive(id);
+        self.plan_now.notify_one();
+        Ok(())
+    }
+
+    /// Gives the first `n` waiting sessions of a fleet their place.
+    pub(super) fn admit(self: &Arc<Self>, fleet: &FleetName, n: u32) {
+        for _ in 0..n {
+            let mut world = self.world();
+            let Some(id) = world
+                .fleets
+                .get_mut(fleet)
+                .and_then(|f| f.queue.pop_front())
+            else {
+                return;
+            };
+            let place = world.choose(fleet, id, Choice::Admitted);
+            if matches!(place, Place::Wait | Place::Full) {
+                if let Some(f) = world.fleets.get_mut(fleet) {
+                    f.queue.push_front(id);
+                }
+                return;
+            }
+            drop(world);
+            let app = Arc::clone(self);
+            self.tasks
+                .spawn(async move { app.place_admitted(id, place).await });
+        }
+    }
+
+    async fn place_admitted(self: Arc<Self>, id: SessionId, place: Place) {
+        let known = self.with_world(|w| {
+            w.sessions.get(&id).map(|e| {
+                (
+                    e.session.fleet.clone(),
+                    e.session.instance,
+                    e.session.generation,
+                )
+            })
+        });
+        let Some((fleet, gated, generation)) = known else {
+            if let Place::Warm(i) | Place::Cold(i) = place {
+                self.discard_anywhere(i);
+            }
+            return;
+        };
+        let result = match (place, gated) {
+            (Place::Cold(fresh), Some(gated)) => {
+                // The instance that held the place runs; the id made for a cold start is not needed.
+                self.change_world(|world| {
+                    world.drop_instance(fresh, &fleet);
+                    world.hold(gated, &fleet, Holder::Session(id));
+                });
+                self.release(id, gated, generation).await
+            }
+            (place, gated) => {
+                let result = self.put(id, place, generation).await;
+                if result.is_ok()
+                    && let Some(gated) = gated
+                {
+                    self.discard(gated, &fleet);
+                }
+                result
+            }
+        };
+        if let Err(e) = result {
+            tracing::warn!(session = %id, code = %e.code(), error = %chain(&e), "a waiting session could not be placed yet");
+            let mut world = self.world();
+            if let Some(gated) = gated {
+                world.hold(gated, &fleet, Holder::Place(id));
+            }
+            if let Some(entry) = world.sessions.get_mut(&id) {
+                entry.waiting_for = if e.code() == Code::PortsExhausted {
+                    "ports_exhausted"
+                } else {
+                    "schedule"
+                };
+                entry.start.placed = None;
+                if let Some(f) = world.fleets.get_mut(&fleet) {
+                    f.queue.push_front(id);
+                }
+            }
+        }
+        self.drive(id);
+    }
+
+    async fn release(
+        self: &Arc<Self>,
+        id: SessionId,
+        gated: InstanceId,
+        generation: Generation,
+    ) -> Result<(), RuntimeError> {
+        let Some(draft) = self.draft_claim(id, gated, generation, false) else {
+            return Ok(());
+        };
+        let Some(version) = self.world().sessions.get(&id).map(|e| e.version) else {
+            return Ok(());
+        };
+        let facts = Facts {
+            session: id,
+            document: draft.document.clone(),
+        };
+        let bound = self
+            .runtime
+            .bind(gated, version, facts, Some(draft.file))
+            .await?;
+        if let Some(entry) = self.world().sessions.get_mut(&id) {
+            entry.written(bound, draft.document);
+        }
+        let version = self.runtime.release(gated, bound).await?;
+        self.granted(id, gated, version, generation);
+        Ok(())
+    }
+}
