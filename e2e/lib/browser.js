@@ -47,6 +47,7 @@ export class Tab {
   faults = [];
   heartbeats = []; // bodies, with `at` and `type` beside them
   spice = []; // {x, y} of every grain in the arena
+  worms = []; // {mood, x, y}
   requests = []; // API calls: "POST /api/new-game"
   #allowed = [...EXPECTED_FAULTS];
 
@@ -60,7 +61,8 @@ export class Tab {
     // The game's own frames, for whoever must find spice: the page tells its tests only of players.
     page.on('websocket', (socket) => socket.on('framereceived', ({ payload }) => {
       if (typeof payload !== 'string' || !payload.startsWith('{"t":"s"')) return;
-      const { sp } = JSON.parse(payload);
+      const { sp, w } = JSON.parse(payload);
+      this.worms = w.map(([mood, x, y]) => ({ mood, x, y }));
       if (sp) this.spice = Array.from({ length: sp.length / 4 }, (_, i) => ({ x: sp[4 * i + 1], y: sp[4 * i + 2] }));
     }));
     page.on('request', (request) => {
@@ -130,8 +132,8 @@ export class Tab {
     }
   }
 
-  /** Runs over grain after grain with the arrow keys until `accept` takes the state. */
-  async collect(what, accept, { within = 30_000 } = {}) {
+  /** Runs over grain after grain with the arrow keys until `accept` takes the state. `detour` makes a grain less worth it. */
+  async collect(what, accept, { within = 30_000, detour = () => 0 } = {}) {
     const held = new Set();
     const hold = async (key, down) => {
       if (down === held.has(key)) return;
@@ -143,8 +145,8 @@ export class Tab {
     try {
       return await until(what, async () => {
         const state = await this.state();
-        const distance = ({ x, y }) => Math.hypot(x - state.me.x, y - state.me.y);
-        const target = this.spice.reduce((best, grain) => (!best || distance(grain) < distance(best) ? grain : best), null);
+        const cost = (grain) => Math.hypot(grain.x - state.me.x, grain.y - state.me.y) + detour(grain);
+        const target = this.spice.reduce((best, grain) => (!best || cost(grain) < cost(best) ? grain : best), null);
         if (target) {
           await hold('ArrowLeft', target.x < state.me.x - NEAR);
           await hold('ArrowRight', target.x > state.me.x + NEAR);

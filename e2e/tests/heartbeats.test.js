@@ -89,22 +89,30 @@ scene('a thousand keys in a second cost at most one request', async ({ open }) =
     accept: (beat) => beat?.body.idleTime >= 5000, within: 16_000,
   });
   const before = tab.heartbeats.length;
-  await tab.page.evaluate(() => {
-    for (let i = 0; i < 500; i += 1) {
-      for (const type of ['keydown', 'keyup']) dispatchEvent(new KeyboardEvent(type, { code: 'ArrowLeft', bubbles: true }));
-    }
-  });
-  const fresh = await until('the news is told without waiting for the next turn', () => tab.heartbeats[before], { within: 4000 });
-  assert.ok(fresh.body.idleTime < 1000, `idleTime ${fresh.body.idleTime} after ${quiet.body.idleTime}`);
-  const burst = tab.heartbeats.filter(({ body }) => body.timestamp >= fresh.body.timestamp && body.timestamp < fresh.body.timestamp + 1000);
+  // A page may say one thing more a second, so the burst is a little longer than that.
+  await tab.page.evaluate(() => new Promise((done) => {
+    let sent = 0;
+    const timer = setInterval(() => {
+      for (let i = 0; i < 10; i += 1) {
+        for (const type of ['keydown', 'keyup']) dispatchEvent(new KeyboardEvent(type, { code: 'ArrowLeft', bubbles: true }));
+      }
+      sent += 20;
+      if (sent < 1500) return;
+      clearInterval(timer);
+      done();
+    }, 20);
+  }));
+  const burst = tab.heartbeats.slice(before);
   assert.equal(burst.length, 1);
+  assert.ok(burst[0].body.idleTime < 1000, `idleTime ${burst[0].body.idleTime} after ${quiet.body.idleTime}`);
 });
 
 scene('leaving the page says inactive by beacon, and coming back finds the game', async ({ up, open }) => {
   const tab = await open();
   const { sessionId } = await tab.play();
   await until('the first heartbeat is sent', () => tab.heartbeats.length > 0);
-  await tab.page.goto('about:blank');
+  tab.allow(/favicon.ico/);
+  await tab.page.goto(`${up.url}/client/spawnpoint.js`);
   const beacon = await until('a beacon was sent', () => tab.heartbeats.find(({ type }) => type === 'ping'));
   assertBody(beacon.body, { sessionId }, 'inactive');
   await until('the server took it', () => up.why(sessionId), { accept: ({ client_claims: [claim] }) => claim?.status === 'inactive' });
