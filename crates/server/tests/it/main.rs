@@ -8,6 +8,7 @@
 )]
 
 mod contract;
+mod faults;
 mod harness;
 mod joining;
 mod lifecycle;

@@ -1,0 +1,252 @@
+//! What the server stands on fails: full disks, lost databases, calls whose outcome nobody knows, ports that run out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use spawnpoint_runtime::flaky::{Fault, Flaky, Rates};
+use spawnpoint_runtime::simulated::SimulatedConfig;
+use spawnpoint_runtime::{Runtime, State};
+use spawnpoint_store::Records;
+use spawnpoint_store::flaky::Flaky as FlakyRecords;
+use spawnpoint_store::memory::MemoryRecords;
+
+use crate::harness::{World, config, fleet, id};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_starts_nothing_and_says_so() {
+    let w = World::new(SimulatedConfig::default());
+    let flaky = Arc::new(Flaky::quiet(Arc::clone(&w.runtime)));
+    let up = w
+        .up_with(
+            config(vec![fleet("arena")]),
+            Arc::clone(&flaky) as Arc<dyn Runtime>,
+        )
+        .await;
+    // The workers' own first calls are over.
+    tokio::time::sleep(SECOND).await;
+    flaky.script_next(Fault::Storage);
+    let p = up
+        .post("/api/new-game", json!({"playerId": "p"}))
+        .await
+        .code(503, "storage_full");
+    assert!(p["retry_after"].as_u64().is_some());
+    assert_eq!(up.get("/api/sessions").await.is(200)["total"], 0);
+    assert!(w.runtime.list().await.unwrap().is_empty());
+    // The player is not held by what never was.
+    let s = up.play("p").await;
+    assert_eq!(s["generation"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_of_unknown_outcome_starts_one_instance() {
+    for fault in [Fault::Before, Fault::After] {
+        let w = World::new(SimulatedConfig::default());
+        let flaky = Arc::new(Flaky::quiet(Arc::clone(&w.runtime)));
+        let up = w
+            .up_with(
+                config(vec![fleet("arena")]),
+                Arc::clone(&flaky) as Arc<dyn Runtime>,
+            )
+            .await;
+        tokio::time::sleep(SECOND).await;
+        flaky.script_next(fault);
+        up.play("p").await;
+        tokio::time::sleep(30 * SECOND).await;
+        let running = w.runtime.list().await.unwrap();
+        assert_eq!(running.len(), 1, "{fault:?}: {running:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_constant_failures_every_session_ends_with_one_record_and_nothing_is_left() {
+    for seed in 0..5 {
+        let w = World::new(SimulatedConfig {
+            seed,
+            ..SimulatedConfig::default()
+        });
+        let rates = Rates {
+            before: 60,
+            after: 60,
+            conflict: 40,
+            delay: 100,
+            longest_delay: Duration::from_millis(300),
+            cut: 30,
+            longest_cut: SECOND,
+            ..Rates::default()
+        };
+        let mut f = fleet("arena");
+        f.warm = 3;
+        let flaky = Arc::new(Flaky::new(Arc::clone(&w.runtime), seed, rates));
+        let up = w.up_with(config(vec![f]), flaky).await;
+        let mut started = Vec::new();
+        for i in 0..30 {
+            let reply = up
+                .post(
+                    "/api/new-game?wait=30",
+                    json!({"playerId": format!("p{i}")}),
+                )
+                .await;
+            match reply.status {
+                200 | 201 => started.push(id(&reply.body)),
+                // Told so at once, and nothing of it exists.
+                503 => {}
+                other => panic!("seed {seed}: {other} {}", reply.text),
+            }
+        }
+        assert!(
+            started.len() >= 20,
+            "seed {seed}: {} started",
+            started.len()
+        );
+        for s in &started {
+            let end = up
+                .call("DELETE", &format!("/api/sessions/{s}"), None, None)
+                .await;
+            assert_eq!(end.status, 200, "seed {seed}: {}", end.text);
+        }
+        for s in &started {
+            up.record(s, 120 * SECOND).await;
+        }
+        // The record is there before the instance is forgotten; then the session goes.
+        let deadline = tokio::time::Instant::now() + 120 * SECOND;
+        loop {
+            let rest = up.get("/api/sessions").await.is(200);
+            if rest["total"] == 0 {
+                break;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "seed {seed}: {rest:#}"
+            );
+            tokio::time::sleep(SECOND).await;
+        }
+        up.server
+            .drain(spawnpoint_server::DrainMode::EndGames, 120 * SECOND)
+            .await;
+        let left: Vec<_> = w
+            .runtime
+            .list()
+            .await
+            .unwrap()
+            .into_iter()
+            .filter(|i| !matches!(i.state, State::Exited(_)))
+            .collect();
+        assert!(left.is_empty(), "seed {seed}: {left:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_database_loses_no_record() {
+    let mut w = World::new(SimulatedConfig::default());
+    let records = Arc::new(FlakyRecords::quiet(MemoryRecords::new()));
+    w.records = Arc::clone(&records) as Arc<dyn Records>;
+    let up = w.up(config(vec![fleet("arena")])).await;
+    let s = up.play("p").await;
+    records.outage(true);
+    let path = format!("/api/sessions/{}", id(&s));
+    up.call("DELETE", &path, None, None).await.is(200);
+    tokio::time::sleep(30 * SECOND).await;
+    assert_eq!(up.get(&path).await.is(200)["phase"], "ending");
+    assert_eq!(
+        w.runtime.list().await.unwrap().len(),
+        1,
+        "the instance keeps the record until it is written"
+    );
+    up.get("/api/matches")
+        .await
+        .code(503, "database_unavailable");
+    let readyz = up.get("/readyz").await;
+    assert_eq!(readyz.status, 503, "{}", readyz.text);
+    // New games start meanwhile: nothing of a start needs the database.
+    up.play("q").await;
+    records.outage(false);
+    assert_eq!(
+        up.record(&id(&s), 10 * SECOND).await["reason"],
+        "ended_by_client"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_database_and_a_kill_lose_no_record() {
+    let mut w = World::new(SimulatedConfig::default());
+    let records = Arc::new(FlakyRecords::quiet(MemoryRecords::new()));
+    w.records = Arc::clone(&records) as Arc<dyn Records>;
+    let c = config(vec![fleet("arena")]);
+    let up = w.up(c.clone()).await;
+    let s = up.play("p").await;
+    records.outage(true);
+    up.call("DELETE", &format!("/api/sessions/{}", id(&s)), None, None)
+        .await
+        .is(200);
+    tokio::time::sleep(15 * SECOND).await;
+    up.kill();
+    records.outage(false);
+    let up = w.up(c).await;
+    let r = up.record(&id(&s), 20 * SECOND).await;
+    assert_eq!(
+        (r["reason"].as_str(), r["ended_by"].as_str()),
+        (Some("ended_by_client"), Some("backend"))
+    );
+    assert!(w.runtime.list().await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_waits_for_a_port() {
+    let w = World::new(SimulatedConfig {
+        ports: Some(20_000..=20_000),
+        quarantine: SECOND,
+        ..SimulatedConfig::default()
+    });
+    let up = w.up(config(vec![fleet("arena")])).await;
+    let a = up.play("a").await;
+    let b = up
+        .post("/api/new-game", json!({"playerId": "b"}))
+        .await
+        .is(201);
+    assert_eq!(
+        (b["phase"].as_str(), b["queue"]["waiting_for"].as_str()),
+        (Some("queued"), Some("ports_exhausted"))
+    );
+    up.call("DELETE", &format!("/api/sessions/{}", id(&a)), None, None)
+        .await
+        .is(200);
+    let b = up
+        .post("/api/new-game?wait=60", json!({"playerId": "b"}))
+        .await
+        .is(200);
+    assert_eq!(b["ready"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_template_that_cannot_start_is_held_and_said() {
+    let w = World::new(SimulatedConfig::default());
+    let mut f = fleet("arena");
+    f.warm = 2;
+    let script = spawnpoint_runtime::simulated::Script {
+        ends: Some((
+            Duration::from_millis(5),
+            spawnpoint_runtime::simulated::End::Code(1),
+        )),
+        never_ready: true,
+        ..Default::default()
+    };
+    f.template.command = script.command();
+    let up = w.up(config(vec![f])).await;
+    let mut code = String::new();
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if up.get("/api/fleets/arena").await.is(200)["degraded"] == true {
+            let p = up
+                .post("/api/new-game", json!({"playerId": "p"}))
+                .await
+                .code(503, "fleet_degraded");
+            code = p["code"].as_str().unwrap().to_owned();
+            assert!(p["retry_after"].as_u64().is_some());
+            break;
+        }
+    }
+    assert_eq!(code, "fleet_degraded");
+}
