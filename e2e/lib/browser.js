@@ -111,9 +111,9 @@ export class Tab {
     return this.playing();
   }
 
-  playing() {
+  playing({ within = 15_000 } = {}) {
     return this.until('the game is being played', ({ screen, framesReceived }) => screen === 'playing' && framesReceived > 0,
-      { hopeless: ({ screen }) => screen === 'error', within: 15_000 });
+      { hopeless: ({ screen }) => screen === 'error', within });
   }
 
   /** Frames of the game keep arriving. */

@@ -4,7 +4,13 @@ import assert from 'node:assert/strict';
 import { stage } from '../lib/stage.js';
 import { until } from '../lib/until.js';
 
-const scene = stage({ fleets: { spice: 'warm = 1\nreconnect_grace = "10s"' }, flags: ['--host', '127.0.0.1', '--guests'] });
+const AUDIENCE = 30;
+
+const scene = stage({
+  fleets: { spice: 'warm = 1\nreconnect_grace = "10s"', patient: 'reconnect_grace = "5m"' },
+  server: 'guest_starts_per_minute = 100', // all of these come from one address
+  flags: ['--host', '127.0.0.1', '--guests'],
+});
 
 scene('a guest is given a name and plays; a made-up name counts for nothing', async ({ up, open }) => {
   const refused = await fetch(`${up.url}/api/new-game`, { method: 'POST', body: JSON.stringify({ playerId: 'user123' }) });
@@ -43,3 +49,21 @@ scene('a guest joins a guest by the share link', async ({ up, open }) => {
   await a.until('the host sees the friend', ({ players }) => players[friend.me.id] !== undefined);
   assert.equal((await up.sessions()).length, 1);
 });
+
+scene('thirty browsers open one address: thirty games, no two players alike', async ({ up, open, profile }) => {
+  const states = [];
+  for (let i = 0; i < AUDIENCE; i += 1) {
+    const context = await profile({ viewport: { width: 320, height: 200 } });
+    const tab = await open('/play?fleet=patient', { context });
+    tab.allow(/status of 401/);
+    states.push(await tab.play());
+    // Its game waits for it; thirty pictures at once are too much for a machine without a graphics card.
+    await context.close();
+  }
+  assert.equal(new Set(states.map(({ playerId }) => playerId)).size, AUDIENCE);
+  const sessions = await up.sessions();
+  assert.deepEqual(sessions.map(({ session_id }) => session_id).sort(), states.map(({ sessionId }) => sessionId).sort());
+  assert.deepEqual(sessions.map(({ phase }) => phase), Array(AUDIENCE).fill('running'));
+  const games = await Promise.all(states.map(({ sessionId }) => up.gameOf(sessionId)));
+  assert.equal(new Set(games.map(({ pid }) => pid)).size, AUDIENCE);
+}, { timeout: 120_000 });
