@@ -10,7 +10,7 @@ use crate::args::Cli;
 use crate::exit::CODES;
 
 /// Set to rewrite the committed page instead of comparing with it.
-const REWRITE: &str = "SPAWNPOINT_WRITE_DOCS";
+const REWRITE: &str = "SPAWNPOINT_REWRITE";
 
 const HEAD: &str = "\
 # The command line

@@ -1,6 +1,6 @@
 //! `spawnpoint run -- CMD`: any server, no file. A fleet of one command, a first session, and its log on the terminal.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,6 +27,8 @@ const PLAYER: &str = "dev";
 const LOOK: Duration = Duration::from_millis(500);
 /// A first session that is not ready by then is shown all the same; its URL works as soon as it is.
 const FIRST_WAIT: &str = "10";
+/// Seconds that a look at a session is held while nothing changes.
+const LOOK_AGAIN: &str = "20";
 
 /// Runs the command as a fleet until a signal.
 pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
@@ -51,8 +53,13 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
                 }
                 first_session(&roles, &args.name, format).await
             };
-            let (played, ()) = tokio::join!(playing, watching);
-            played
+            tokio::pin!(watching);
+            tokio::select! {
+                played = playing => played?,
+                () = &mut watching => return Ok(()),
+            }
+            watching.await;
+            Ok(())
         },
     ))
 }
@@ -200,37 +207,30 @@ fn browser_url(c: &Connection) -> Option<String> {
     Some(format!("http{}/?{query}", path.trim_end_matches('/')))
 }
 
+/// Prints the logs of the session's instances, one after another, and at its end why it ended.
 fn follow(client: &Client, id: &str, format: Format) -> Result<(), Failure> {
-    use std::io::Read;
-    if format == Format::Table {
-        let mut stream = client.stream(
-            &format!("/api/sessions/{}/logs", encode(id)),
-            &[("follow", "true")],
-            &[],
-        )?;
-        let mut chunk = vec![0; 16 * 1024];
-        // A cut stream is the server stopping; that is said elsewhere.
-        while let Ok(n) = stream.read(&mut chunk) {
-            let Some(bytes) = chunk.get(..n).filter(|b| !b.is_empty()) else {
-                break;
-            };
-            raw(bytes)?;
+    let session = format!("/api/sessions/{}", encode(id));
+    loop {
+        if format == Format::Table {
+            print_log(client, &session)?;
+        }
+        // An instance that crashed has a successor; the reply is held until there is something new to say.
+        match client.get(&session, &[("wait", LOOK_AGAIN)]) {
+            Ok(s) if s.get("phase").and_then(Value::as_str) != Some("ended") => {}
+            Ok(_) | Err(Failure::NotFound(_)) => break,
+            // The server is stopping; that is said elsewhere.
+            Err(_) => return Ok(()),
         }
     }
-    let ended = match client.get(&format!("/api/matches/{}", encode(id)), &[]) {
-        Ok(record) => record,
-        // Still alive, or no server to ask any more: nothing to say.
-        Err(_) => return Ok(()),
+    let Ok(record) = client.get(&format!("/api/matches/{}", encode(id)), &[]) else {
+        return Ok(());
     };
-    let reason = ended
+    let reason = record
         .get("reason")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let exit = ended
-        .get("exit_code")
-        .and_then(Value::as_i64)
-        .map(|c| format!(", exit code {c}"))
-        .unwrap_or_default();
+    let exit = record.get("exit_code").and_then(Value::as_i64);
+    let exit = exit.map(|c| format!(", exit code {c}")).unwrap_or_default();
     if reason == "start_failed" {
         return Err(Failure::Failed(format!(
             "the server did not start{exit}: does it listen on the port in PORT? (spawnpoint run --ready says how readiness is known)"
@@ -239,6 +239,22 @@ fn follow(client: &Client, id: &str, format: Format) -> Result<(), Failure> {
     note(&format!(
         "the session ended: {reason}{exit}. Another: spawnpoint new"
     ));
+    Ok(())
+}
+
+/// The present instance's log to its end, or nothing if there is none.
+fn print_log(client: &Client, session: &str) -> Result<(), Failure> {
+    let Ok(mut stream) = client.stream(&format!("{session}/logs"), &[("follow", "true")], &[])
+    else {
+        return Ok(());
+    };
+    let mut chunk = vec![0; 16 * 1024];
+    while let Ok(n) = stream.read(&mut chunk) {
+        let Some(bytes) = chunk.get(..n).filter(|b| !b.is_empty()) else {
+            break;
+        };
+        raw(bytes)?;
+    }
     Ok(())
 }
 

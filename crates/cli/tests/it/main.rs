@@ -1,0 +1,7 @@
+//! The real binary, with real games, sockets and signals.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests of their own, where a panic is the finding
+
+mod life;
+mod line;
+mod run;
+mod world;
