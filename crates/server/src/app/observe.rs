@@ -78,6 +78,12 @@ impl App {
     fn observe_warm(self: &Arc<Self>, instance: &Instance) {
         let mut world = self.world();
         let now = self.now();
+        // Since this was taken in, it may have been claimed or seen anew: then it would come back as warm, and be claimed twice.
+        if world.holders.get(&instance.id) != Some(&Holder::Warm)
+            || world.instances.get(&instance.id) != Some(instance)
+        {
+            return;
+        }
         let Some(f) = world.fleets.get_mut(&instance.fleet) else {
             return;
         };

@@ -457,12 +457,18 @@ impl App {
                 });
                 self.release(id, gated, generation).await
             }
-            (place, gated) => {
-                let result = self.put(id, place, generation).await;
-                if result.is_ok()
-                    && let Some(gated) = gated
-                {
-                    self.discard(gated, &fleet);
+            (place, None) => self.put(id, place, generation).await,
+            (place, Some(gated)) => {
+                // A session has one instance at a time: what held the place lets go of it, and the next incarnation keeps its late
+                // echoes apart. On disk it stays until the claim, which is newer, is written.
+                let gone = Event::Exited(generation, super::effects::lost(self.now()));
+                let _ = self.apply(id, &gone);
+                let result = self.put(id, place, generation.next()).await;
+                match &result {
+                    Ok(()) => self.discard(gated, &fleet),
+                    Err(_) => {
+                        let _ = self.apply(id, &Event::Gated(gated));
+                    }
                 }
                 result
             }

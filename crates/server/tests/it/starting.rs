@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
+use spawnpoint_runtime::Runtime;
 use spawnpoint_runtime::simulated::{SimulatedConfig, Span};
 
 use crate::harness::{On, Up, World, config, fleet, id, key, secret, with_policy};
@@ -235,6 +236,40 @@ async fn a_full_fleet_queues_in_order_and_the_queue_moves() {
         .await
         .is(200);
     assert_eq!(d["queue"]["position"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_full_fleet_gets_the_warm_instance_that_becomes_ready() {
+    let mut f = fleet("arena");
+    (f.warm, f.max_instances) = (1, Some(1));
+    let c = config(vec![f]);
+    let world = World::new(booting(200));
+    let up = world.up(c.clone()).await;
+    // The fleet worker has ordered its one instance, which boots: there is room for no other.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let a = up
+        .post("/api/new-game", json!({"playerId": "a"}))
+        .await
+        .is(201);
+    assert_eq!(a["queue"]["waiting_for"], "capacity");
+    let a = up.play("a").await;
+    assert_eq!(a["phase"], "ready");
+    // What held its place is gone, and a restart finds the same session on the same instance.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let all = world.runtime.list().await.unwrap();
+    assert_eq!(all.len(), 1, "{all:?}");
+    up.kill();
+    let up = world.up(c).await;
+    let again = up
+        .post("/api/new-game", json!({"playerId": "a"}))
+        .await
+        .is(200);
+    assert_eq!((id(&again), &again["ready"]), (id(&a), &json!(true)));
+    up.call("DELETE", &format!("/api/sessions/{}", id(&a)), None, None)
+        .await
+        .is(200);
+    let record = up.record(&id(&a), Duration::from_secs(30)).await;
+    assert_eq!(record["reason"], "ended_by_client");
 }
 
 #[tokio::test(start_paused = true)]
