@@ -147,14 +147,23 @@ impl Bench<'_> {
         let reply = self.public.call("POST", "/api/new-game", Some(&body))?;
         let answered = Mark::now();
         let reply = reply.expect(&[201])?;
-        let player = Player::follow(self.up.public, text(&reply, "wsUrl")?)?;
+        let path = format!("/api/sessions/{}", text(&reply, "session_id")?);
+        let player = match Player::follow(self.up.public, text(&reply, "wsUrl")?) {
+            Ok(player) => player,
+            Err(e) => {
+                let why = self.admin.get(&format!("{path}/why"))?;
+                let pool = self.admin.get(&format!("/api/fleets/{fleet}"))?;
+                return Err(e.context(format!(
+                    "connecting to a {fleet} start; the server says {why:#}\n{pool:#}"
+                )));
+            }
+        };
         let start = Start {
             answer: answered.since(began),
             handshake: player.upgraded.since(answered),
             first: player.first.since(player.upgraded),
             total: player.first.since(began),
         };
-        let path = format!("/api/sessions/{}", text(&reply, "session_id")?);
         let receipt = self.admin.get(&path)?["receipt"].take();
         drop(player);
         self.public
