@@ -65,14 +65,15 @@ class Up {
 
   /** Starts it and returns when it says that it is ready. Again after a kill: on the same state and ports. */
   async start() {
+    running.add(this);
     const { PATH, LANG = 'C.UTF-8' } = process.env;
     const child = spawn(binary(), this.#args, {
       cwd: this.dir,
-      env: { PATH, LANG, HOME: join(this.dir, 'home'), XDG_STATE_HOME: join(this.dir, 'home'), RUST_BACKTRACE: '1' },
+      env: { PATH, LANG, HOME: join(this.dir, 'home'), XDG_STATE_HOME: join(this.dir, 'home'), RUST_BACKTRACE: '1',
+        SPAWNPOINT_LOG: 'info,spawnpoint=debug,spawnpoint_server=debug,spawnpoint_gateway=debug,spawnpoint_runtime=debug' },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;
-    running.add(this);
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => { this.#log = (this.#log + text).slice(-LOG_KEPT); });
     }
@@ -105,6 +106,9 @@ class Up {
     rmSync(this.dir, { recursive: true, force: true });
     const complaints = this.#log.split('\n').filter((line) => / ERROR |panicked/.test(line) && !this.excused.some((known) => known.test(line)));
     if (complaints.length > 0) throw new Error(`spawnpoint up logged errors:\n${complaints.join('\n')}`);
+    // Tokens travel in queries, headers and beacons' bodies: none of them may be written down.
+    const secrets = this.#log.split('\n').filter((line) => /v4\.public\.|k4\.secret|token=[^&\s]{8}/.test(line));
+    if (secrets.length > 0) throw new Error(`spawnpoint up logged tokens:\n${secrets.join('\n')}`);
   }
 
   wipeOut() {
