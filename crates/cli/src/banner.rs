@@ -7,14 +7,14 @@ use spawnpoint_runtime::Protocol;
 use spawnpoint_server::Config;
 use spawnpoint_server::config::Expose;
 
-use crate::output::{bold, facts};
+use crate::output::{bold, highlighting};
 
 /// Where to play and what to know, for a person. `live` sessions were taken over from an earlier run.
 pub(crate) fn text(config: &Config, live: usize) -> String {
     let public = public_url(config);
     let mut rows: Vec<(&str, String)> = Vec::new();
     if has_page(config) {
-        rows.push(("play", bold(&format!("{public}/play"))));
+        rows.push(("play", format!("{public}/play")));
     }
     rows.push(("api", format!("{public}/api/docs")));
     rows.push((
@@ -56,7 +56,7 @@ pub(crate) fn text(config: &Config, live: usize) -> String {
     format!(
         "{}\n{}",
         bold(concat!("Spawnpoint ", env!("CARGO_PKG_VERSION"))),
-        facts(&rows)
+        highlighting("play", &rows)
             .lines()
             .map(|l| format!("  {l}"))
             .collect::<Vec<_>>()

@@ -137,22 +137,25 @@ pub(crate) fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.join("\n")
 }
 
-/// Names and values below each other.
+/// Names and values below each other; rows without a value are left out.
 pub(crate) fn facts(pairs: &[(&str, String)]) -> String {
+    highlighting("", pairs)
+}
+
+/// The same, with the value that people look for in bold.
+pub(crate) fn highlighting(row: &str, pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    pairs
+    let line = |(name, value): &(&str, String)| {
+        let shown = printable(value);
+        let shown = if *name == row { bold(&shown) } else { shown };
+        format!("{name}{}  {shown}", " ".repeat(width - name.len()))
+    };
+    let lines: Vec<String> = pairs
         .iter()
         .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| {
-            format!(
-                "{}{}  {}",
-                bold(name),
-                " ".repeat(width - name.len()),
-                printable(value)
-            )
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
+        .map(line)
+        .collect();
+    lines.join("\n")
 }
 
 /// Without control characters: what others chose (player ids, logs' words) must not move our cursor.

@@ -10,7 +10,7 @@ use super::read;
 use crate::args::{Global, NewArgs};
 use crate::client::Client;
 use crate::exit::Failure;
-use crate::output::{bold, facts, show};
+use crate::output::{highlighting, show};
 
 /// Starts a session and prints how to play it.
 pub(crate) fn run(args: &NewArgs, global: &Global) -> Result<(), Failure> {
@@ -66,12 +66,12 @@ pub(crate) fn describe(c: &Connection) -> String {
         }
         _ => String::new(),
     };
-    facts(&[
+    let rows = [
         ("session", c.session_id.clone()),
         ("fleet", c.fleet.clone()),
         ("player", c.player_id.clone().unwrap_or_default()),
         ("state", state),
-        ("url", c.ws_url.as_deref().map(bold).unwrap_or_default()),
+        ("url", c.ws_url.clone().unwrap_or_default()),
         ("address", direct),
         ("share", c.share_url.clone().unwrap_or_default()),
         (
@@ -81,7 +81,8 @@ pub(crate) fn describe(c: &Connection) -> String {
                 .map(super::sessions::receipt)
                 .unwrap_or_default(),
         ),
-    ])
+    ];
+    highlighting("url", &rows)
 }
 
 #[cfg(test)]

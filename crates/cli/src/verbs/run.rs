@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
 use serde_json::{Value, json};
 use spawnpoint_server::config::default_state_home;
 use spawnpoint_wire::api::Connection;
@@ -149,7 +149,8 @@ async fn first_session(roles: &Arc<Roles>, fleet: &str, format: Format) -> Resul
         .ok_or_else(|| Failure::Failed("no admin listener".into()))?;
     let base = format!("http://{admin}");
     let key = roles.config.server.keys.first().map(|k| k.secret.clone());
-    let body = json!({ "player_id": PLAYER, "fleet": fleet });
+    // What an earlier run left under this player may be another program.
+    let body = json!({ "player_id": PLAYER, "fleet": fleet, "fresh": true });
     let ask = (base.clone(), key.clone());
     let answer = blocking(move || {
         let client = Client::at(&ask.0, ask.1)?;
@@ -162,7 +163,13 @@ async fn first_session(roles: &Arc<Roles>, fleet: &str, format: Format) -> Resul
     })
     .await?;
     let connection: Connection = read(&answer)?;
-    show(&answer, &connection, format)?;
+    let loopback = roles
+        .config
+        .server
+        .public
+        .iter()
+        .all(|a| a.ip().is_loopback());
+    show(&answer, &connection, loopback, format)?;
     let id = connection.session_id.clone();
     blocking(move || {
         let client = Client::at(&base, key)?;
@@ -180,19 +187,44 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|e| Err(Failure::Failed(e.to_string())))
 }
 
-fn show(answer: &Value, connection: &Connection, format: Format) -> Result<(), Failure> {
+fn show(
+    answer: &Value,
+    connection: &Connection,
+    loopback: bool,
+    format: Format,
+) -> Result<(), Failure> {
     if format == Format::Json {
         return json_line(&json!({ "event": "session", "session": answer }));
     }
     line("")?;
     line(&new::describe(connection))?;
-    let url = browser_url(connection);
-    if let Some(url) = url.filter(|_| std::io::stdout().is_terminal())
-        && let Ok(code) = QrCode::new(url.as_bytes())
-    {
-        line(&code.render::<Dense1x2>().quiet_zone(true).build())?;
+    if let Some(code) = browser_url(connection).and_then(|url| qr_code(&url)) {
+        line(&code)?;
+        if loopback {
+            line("(a telephone reaches it with --host 0.0.0.0 --guests)")?;
+        }
     }
     line("another session: spawnpoint new\n")
+}
+
+/// The code, where there is a terminal with room for it: a token makes it large.
+fn qr_code(url: &str) -> Option<String> {
+    let stdout = std::io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(&stdout).ok();
+    // The lowest correction: a screen has no stains, and a smaller code is easier to take in.
+    let code = QrCode::with_error_correction_level(url.as_bytes(), EcLevel::L).ok()?;
+    let text = code.render::<Dense1x2>().quiet_zone(true).build();
+    // A terminal that does not say its size (0) gets it all the same.
+    let fits = size.is_none_or(|s| {
+        s.ws_col == 0
+            || text
+                .lines()
+                .all(|l| l.chars().count() <= usize::from(s.ws_col))
+    });
+    fits.then_some(text)
 }
 
 /// What a telephone can open: HTTP games by their page, others by their URL.
