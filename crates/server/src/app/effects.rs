@@ -49,7 +49,11 @@ impl App {
                         entry.changed.send_modify(|n| *n += 1);
                     }
                 }
-                Todo::Effect(Effect::Stop(instance)) => self.stop_instance(id, instance).await,
+                Todo::Effect(Effect::Stop(instance)) => {
+                    // Gateways first: players hear why from them, not from a game that says goodbye on SIGTERM.
+                    self.show_route(id);
+                    self.stop_instance(id, instance).await;
+                }
                 Todo::Effect(Effect::Record) => {
                     if self.record(id).await {
                         return;
