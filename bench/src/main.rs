@@ -199,21 +199,23 @@ impl About {
 
 fn write_docs(dir: &Path, sections: &[Section], about: &About) -> Result<()> {
     let page = dir.join("benchmarks.md");
-    let old = fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
-    let mut text = format!("{}\n", about.text());
+    let mut text =
+        fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
     for s in sections {
-        text.push_str(&format!("\n{}", s.markdown()));
+        let mut measured = format!("{}\n{}\n", s.markdown(), about.text());
         if !s.curves.is_empty() {
             let name = format!("images/bench-{}.svg", s.name);
             let picture = dir.join(&name);
             fs::create_dir_all(dir.join("images"))?;
             fs::write(&picture, plot::distributions(&s.curves)?)
                 .with_context(|| format!("writing {}", picture.display()))?;
-            text.push_str(&format!("\n![distribution of the starts]({name})\n"));
+            measured.push_str(&format!(
+                "\n![share of starts done, by milliseconds]({name})\n"
+            ));
         }
+        text = replace_measured(&text, s.name, &measured);
     }
-    fs::write(&page, replace_measured(&old, &text))
-        .with_context(|| format!("writing {}", page.display()))
+    fs::write(&page, text).with_context(|| format!("writing {}", page.display()))
 }
 
 fn say(text: &str) -> Result<()> {
