@@ -29,7 +29,7 @@ fn draw(svg: &mut String, curves: &[(String, Vec<f64>)]) -> Result<(), Box<dyn s
         .filter(|x| *x > 0.0)
         .collect();
     let from = all.iter().copied().fold(f64::INFINITY, f64::min) * 0.8;
-    let to = all.iter().copied().fold(0.0, f64::max) * 1.25;
+    let to = all.iter().copied().fold(0.0, f64::max) * 2.6; // room for the legend
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -40,6 +40,7 @@ fn draw(svg: &mut String, curves: &[(String, Vec<f64>)]) -> Result<(), Box<dyn s
         .build_cartesian_2d((from..to).log_scale(), 0.0..100.0)?;
     chart
         .configure_mesh()
+        .x_labels(24)
         .x_desc("milliseconds (logarithmic)")
         .y_desc("% of starts done")
         .x_label_formatter(&|x| {
