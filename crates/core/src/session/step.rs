@@ -221,7 +221,7 @@ impl Transition {
             s.max_at = first.map(|d| self.now.after(d));
             s.max_limit_at = s.policy.max_limit.map(|d| self.now.after(d));
         }
-        self.effects.push(Effect::Save);
+        // No `Save`: a grant is told once it is durable, as the instance's own claim.
         if self.next.phase == Phase::Queued {
             self.enter(Phase::Starting);
         }

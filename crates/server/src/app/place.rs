@@ -294,15 +294,11 @@ impl App {
             Ok(_) => {
                 if let Some(entry) = world.sessions.get_mut(&id) {
                     entry.version = version;
-                    entry
-                        .todo
-                        .retain(|t| !matches!(t, Todo::Effect(Effect::Save)));
-                    entry.unsaved = 0;
                     let document = revive::document(entry, self.clock.as_ref());
                     if entry.saved.as_ref() != Some(&document) {
-                        // Something changed while the claim was being written.
+                        // Something changed while the claim was being written, when there was no instance to save it with.
                         entry.todo.push_front(Todo::Effect(Effect::Save));
-                        entry.unsaved = 1;
+                        entry.unsaved += 1;
                     }
                     if entry.start.claimed.is_none() {
                         entry.start.claimed = Some(now);
@@ -390,9 +386,7 @@ impl App {
         if let Some(entry) = world.sessions.get_mut(&id) {
             entry.written(version, draft.document);
         }
-        if let Some(f) = world.fleets.get_mut(&draft.fleet.name) {
-            f.queue.push_back(id);
-        }
+        world.enqueue(&draft.fleet.name, id);
         let position = world.position(&draft.fleet.name, id).unwrap_or(1);
         drop(world);
         self.tell(
@@ -420,9 +414,7 @@ impl App {
             };
             let place = world.choose(fleet, id, Choice::Admitted);
             if matches!(place, Place::Wait | Place::Full) {
-                if let Some(f) = world.fleets.get_mut(fleet) {
-                    f.queue.push_front(id);
-                }
+                world.enqueue(fleet, id);
                 return;
             }
             drop(world);
@@ -486,9 +478,7 @@ impl App {
                     "schedule"
                 };
                 entry.start.placed = None;
-                if let Some(f) = world.fleets.get_mut(&fleet) {
-                    f.queue.push_front(id);
-                }
+                world.enqueue(&fleet, id);
             }
         }
         self.drive(id);

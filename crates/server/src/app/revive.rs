@@ -386,16 +386,8 @@ impl App {
         instance: &Instance,
         claim: &Claim,
     ) {
-        if matches!(instance.state, State::Gated)
-            && let Some(f) = world.fleets.get_mut(&claim.fleet)
-        {
-            // Ids are made in order of arrival: so is the queue.
-            let at = f
-                .queue
-                .iter()
-                .position(|q| *q > id)
-                .unwrap_or(f.queue.len());
-            f.queue.insert(at, id);
+        if matches!(instance.state, State::Gated) {
+            world.enqueue(&claim.fleet, id);
         }
     }
 

@@ -440,6 +440,17 @@ impl World {
         entry.timer = next;
     }
 
+    /// Puts a session among those that wait for a place. Ids are made in order of arrival and so is the queue: whoever could not
+    /// be placed has not lost their turn.
+    pub(crate) fn enqueue(&mut self, fleet: &FleetName, id: SessionId) {
+        let Some(f) = self.fleets.get_mut(fleet) else {
+            return;
+        };
+        if let Err(at) = f.queue.binary_search(&id) {
+            f.queue.insert(at, id);
+        }
+    }
+
     /// Place in the queue, 1 is next.
     pub(crate) fn position(&self, fleet: &FleetName, id: SessionId) -> Option<u32> {
         let at = self
@@ -449,5 +460,31 @@ impl World {
             .iter()
             .position(|s| *s == id)?;
         u32::try_from(at + 1).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, parse};
+
+    #[test]
+    fn whoever_could_not_be_placed_keeps_their_turn() {
+        let text = "[[fleet]]\nname = \"arena\"\nrun = { command = [\"./arena\"] }\n";
+        let overrides = Overrides::at(Some("/srv/game".into()), Some("/home/dev".into()));
+        let fleet = Arc::clone(&parse(text, &|_| None, &overrides).unwrap().config.fleets[0]);
+        let name = fleet.name.clone();
+        let mut world = World::default();
+        world.fleets.insert(name.clone(), FleetState::new(fleet));
+        let ids: Vec<SessionId> = (0..4)
+            .map(|_| SessionId::new(uuid::Uuid::now_v7()))
+            .collect();
+        for id in [ids[0], ids[2], ids[3]] {
+            world.enqueue(&name, id);
+        }
+        // The second was being placed meanwhile, and could not be.
+        world.enqueue(&name, ids[1]);
+        world.enqueue(&name, ids[0]);
+        assert_eq!(world.fleets[&name].queue, ids);
     }
 }
