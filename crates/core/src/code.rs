@@ -156,6 +156,12 @@ codes! {
     Internal = "internal", 500, Platform, Retry::After(1);
 }
 
+/// An error of a boundary of ours: it has a stable code, and its `Display` is fit for whoever made the call.
+pub trait Coded: std::error::Error {
+    /// The stable code.
+    fn code(&self) -> Code;
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

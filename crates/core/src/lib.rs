@@ -14,6 +14,6 @@ pub mod record;
 pub mod session;
 pub mod time;
 
-pub use code::{Code, Retry, Side};
+pub use code::{Code, Coded, Retry, Side};
 pub use id::{FleetName, Generation, InstanceId, PlayerId, SessionId};
 pub use time::{Clock, Known, Moment};

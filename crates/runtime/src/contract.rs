@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use spawnpoint_core::session::Exit;
-use spawnpoint_core::{Code, FleetName, InstanceId, Moment, Retry, SessionId, Side};
+use spawnpoint_core::{Code, Coded, FleetName, InstanceId, Moment, Retry, SessionId, Side};
 
 /// How to run one kind of game server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -264,6 +264,12 @@ impl RuntimeError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         self.code().retry()
+    }
+}
+
+impl Coded for RuntimeError {
+    fn code(&self) -> Code {
+        Self::code(self)
     }
 }
 

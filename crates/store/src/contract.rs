@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use spawnpoint_core::lifecycle::Reason;
 use spawnpoint_core::record::{IdempotencyMark, MatchRecord};
-use spawnpoint_core::{Code, FleetName, PlayerId, Retry, SessionId, Side};
+use spawnpoint_core::{Code, Coded, FleetName, PlayerId, Retry, SessionId, Side};
 
 /// Why a store could not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,12 @@ impl StoreError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         self.code().retry()
+    }
+}
+
+impl Coded for StoreError {
+    fn code(&self) -> Code {
+        Self::code(self)
     }
 }
 

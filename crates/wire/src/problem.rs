@@ -1,7 +1,7 @@
 //! Problem documents (RFC 9457).
 
 use serde::{Deserialize, Serialize};
-use spawnpoint_core::{Code, Retry};
+use spawnpoint_core::{Code, Coded, Retry};
 use utoipa::ToSchema;
 
 /// What every error body looks like, as `application/problem+json`.
@@ -58,5 +58,11 @@ impl Problem {
     pub fn on(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
+    }
+}
+
+impl<E: Coded> From<E> for Problem {
+    fn from(e: E) -> Self {
+        Self::new(e.code(), e.to_string())
     }
 }

@@ -152,7 +152,7 @@ impl App {
                 phase: "ended".to_owned(),
             }),
             Ok(None) => Err(unknown_session(id)),
-            Err(e) => Err(Problem::new(e.code(), e.to_string())),
+            Err(e) => Err(e.into()),
         }
     }
 

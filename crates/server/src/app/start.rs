@@ -73,19 +73,14 @@ impl App {
     async fn ended_under(&self, mark: &IdempotencyMark) -> Result<Option<MatchRecord>, Problem> {
         let life = i64::try_from(IDEMPOTENCY_LIFE.as_millis()).unwrap_or(i64::MAX);
         let oldest = self.clock.wall(self.now()).saturating_sub(life);
-        let problem = |e: spawnpoint_store::StoreError| Problem::new(e.code(), e.to_string());
-        let Some((session, kept)) = self
-            .records
-            .by_idempotency(&mark.key_hash, oldest)
-            .await
-            .map_err(problem)?
+        let Some((session, kept)) = self.records.by_idempotency(&mark.key_hash, oldest).await?
         else {
             return Ok(None);
         };
         if kept.body_hash != mark.body_hash {
             return Err(mismatch());
         }
-        self.records.get(session).await.map_err(problem)
+        Ok(self.records.get(session).await?)
     }
 
     /// Everything that needs the whole view at once: idempotency, one session per player, limits, and a place.

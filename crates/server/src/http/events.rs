@@ -222,12 +222,7 @@ async fn hello(app: &Arc<App>, filter: &Filter, resumed: bool) -> Result<(Event,
             let live = app.with_world(|w| w.sessions.get(id).map(|e| e.session.phase));
             let phase = match live {
                 Some(p) => p,
-                None => match app
-                    .records
-                    .get(*id)
-                    .await
-                    .map_err(|e| Problem::new(e.code(), e.to_string()))?
-                {
+                None => match app.records.get(*id).await.map_err(Problem::from)? {
                     Some(_) => Phase::Ended,
                     None => return Err(Failure(unknown_session(*id))),
                 },

@@ -522,7 +522,7 @@ impl crate::app::App {
             match self.records.get(id).await {
                 Ok(Some(record)) => return Ok(self.ended_connection(&record, Some(player))),
                 Ok(None) => tokio::time::sleep(Duration::from_millis(10)).await,
-                Err(e) => return Err(Problem::new(e.code(), e.to_string())),
+                Err(e) => return Err(e.into()),
             }
         }
         Err(unknown_session(id))

@@ -91,7 +91,7 @@ pub(super) async fn list(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Match
         .records
         .list(&filter, call.param("cursor"), call.limit()?)
         .await
-        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
+        .map_err(Problem::from)?;
     Ok(Json(MatchPage {
         matches: page.records.iter().map(|r| match_view(r, false)).collect(),
         next_cursor: page.next,
@@ -117,12 +117,7 @@ pub(super) async fn get(
     call.only(&[])?;
     let caller = call.caller(&ctx, None)?;
     let id = session_id(&id)?;
-    let record = ctx
-        .app
-        .records
-        .get(id)
-        .await
-        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
+    let record = ctx.app.records.get(id).await.map_err(Problem::from)?;
     let own = |p: &spawnpoint_core::PlayerId| {
         record
             .as_ref()

@@ -8,7 +8,6 @@ use axum::http::header;
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use spawnpoint_core::session::Status;
 use spawnpoint_core::{Code, InstanceId, SessionId};
 use spawnpoint_wire::api::{Done, SdkActivity, SdkEnd, SdkReady, SdkSession};
 use spawnpoint_wire::problem::Problem;
@@ -17,6 +16,7 @@ use spawnpoint_wire::token::InstanceClaims;
 use super::auth::token_problem;
 use super::events::{Filter, follow};
 use super::request::{Call, Raw, duration, player_id};
+use super::sessions::status;
 use super::{Ctx, Failure, Reply};
 use crate::app::{App, Beat, check_results};
 
@@ -150,7 +150,7 @@ pub(super) async fn ready(State(ctx): State<Ctx>, call: Call, raw: Raw) -> Reply
         .runtime
         .mark_ready(claims.iid)
         .await
-        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
+        .map_err(Problem::from)?;
     Ok(Json(Done { ok: true }))
 }
 
@@ -168,27 +168,13 @@ pub(super) async fn activity(State(ctx): State<Ctx>, call: Call, raw: Raw) -> Re
     let claims = instance(&ctx, &call)?;
     let body: SdkActivity = raw.parse()?;
     let id = own_session(&ctx, &claims)?;
-    let status = match body.status.as_deref() {
-        None | Some("active") => Status::Active,
-        Some("inactive") => Status::Inactive,
-        Some("busy") => Status::Busy,
-        Some(_) => {
-            return Err(Failure(
-                Problem::new(
-                    Code::InvalidField,
-                    "status must be active, inactive or busy",
-                )
-                .on("status"),
-            ));
-        }
-    };
     let beat = Beat {
         player: body
             .player_id
             .as_deref()
             .map(|p| player_id(p, "player_id"))
             .transpose()?,
-        status,
+        status: status(body.status.as_deref())?,
         idle_ms: None,
         duration_ms: None,
         ttl: body.ttl.as_ref().map(|t| duration(t, "ttl")).transpose()?,

@@ -9,12 +9,13 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use futures::StreamExt;
+use spawnpoint_core::record::MatchRecord;
 use spawnpoint_core::session::{Phase, Status};
 use spawnpoint_core::{Code, PlayerId, SessionId};
 use spawnpoint_runtime::{LogRange, RuntimeError};
 use spawnpoint_wire::api::{
-    EndReply, EndView, ExtendBody, ExtendReply, HeartbeatBody, HeartbeatReply, SessionPage,
-    SessionView, Why,
+    EndReply, EndView, ExtendBody, ExtendReply, HeartbeatBody, HeartbeatReply, MatchView,
+    SessionPage, SessionView, Why,
 };
 use spawnpoint_wire::problem::Problem;
 
@@ -207,19 +208,29 @@ pub(super) async fn get(
     {
         return Ok(Json(view));
     }
-    let record = app
-        .records
-        .get(id)
-        .await
-        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
-    record
-        .map(|r| Json(ended_view(app, &r)))
-        .ok_or_else(|| Failure(unknown_session(id)))
+    Ok(Json(ended_view(app, &recorded(app, id).await?)))
+}
+
+/// The record of a session that is not live (any more).
+async fn recorded(app: &App, id: SessionId) -> Result<MatchRecord, Failure> {
+    let record = app.records.get(id).await.map_err(Problem::from)?;
+    record.ok_or_else(|| Failure(unknown_session(id)))
+}
+
+fn end_of(m: &MatchView) -> EndView {
+    EndView {
+        reason: m.reason.clone(),
+        by: m.ended_by.clone(),
+        code: m.code.clone(),
+        at: m.ended_at.clone(),
+        exit_code: m.exit_code,
+    }
 }
 
 /// A record as a session that has ended, so that one id is answered the same way for ever.
-fn ended_view(app: &App, r: &spawnpoint_core::record::MatchRecord) -> SessionView {
+fn ended_view(app: &App, r: &MatchRecord) -> SessionView {
     let m = match_view(r, false);
+    let end = end_of(&m);
     let connection = app.ended_connection(r, None);
     SessionView {
         session_id: m.session_id,
@@ -253,13 +264,7 @@ fn ended_view(app: &App, r: &spawnpoint_core::record::MatchRecord) -> SessionVie
         cull_reason: None,
         extends: 0,
         receipt: m.receipt,
-        end: Some(EndView {
-            reason: m.reason,
-            by: m.ended_by,
-            code: m.code,
-            at: m.ended_at,
-            exit_code: m.exit_code,
-        }),
+        end: Some(end),
     }
 }
 
@@ -286,14 +291,8 @@ pub(super) async fn why(
     if let Some(why) = app.with_world(|w| w.sessions.get(&id).map(|e| app.why(e))) {
         return Ok(Json(why));
     }
-    let record = app
-        .records
-        .get(id)
-        .await
-        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
-    let m = record
-        .map(|r| match_view(&r, false))
-        .ok_or_else(|| Failure(unknown_session(id)))?;
+    let m = match_view(&recorded(app, id).await?, false);
+    let end = end_of(&m);
     Ok(Json(Why {
         session_id: m.session_id,
         phase: "ended".to_owned(),
@@ -310,13 +309,7 @@ pub(super) async fn why(
         client_claims: Vec::new(),
         recent_crashes: 0,
         receipt: m.receipt,
-        end: Some(EndView {
-            reason: m.reason,
-            by: m.ended_by,
-            code: m.code,
-            at: m.ended_at,
-            exit_code: m.exit_code,
-        }),
+        end: Some(end),
         decisions: Vec::new(),
     }))
 }
@@ -375,7 +368,8 @@ pub(super) async fn heartbeat(
 /// A `busy` believed for longer than this would outlive a forgotten worker by too much.
 const MAX_TTL: Duration = Duration::from_secs(3600);
 
-fn status(text: Option<&str>) -> Result<Status, Failure> {
+/// What a heartbeat, or the game itself, says of its players.
+pub(super) fn status(text: Option<&str>) -> Result<Status, Failure> {
     match text {
         None | Some("active") => Ok(Status::Active),
         Some("inactive") => Ok(Status::Inactive),
@@ -559,16 +553,10 @@ pub(super) async fn logs(
                 return Ok((plain, Body::from_stream(stream)).into_response());
             }
             Err(RuntimeError::NotFound | RuntimeError::NoLog) => {}
-            Err(e) => return Err(Failure(Problem::new(e.code(), e.to_string()))),
+            Err(e) => return Err(Failure(e.into())),
         }
     }
-    let record = ctx
-        .app
-        .records
-        .get(id)
-        .await
-        .map_err(|e| Problem::new(e.code(), e.to_string()))?;
-    let mut tail = record.ok_or_else(|| Failure(unknown_session(id)))?.log_tail;
+    let mut tail = recorded(&ctx.app, id).await?.log_tail;
     if let Some(most) = tail_bytes.and_then(|t| usize::try_from(t).ok())
         && tail.len() > most
     {

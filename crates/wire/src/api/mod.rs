@@ -1,0 +1,15 @@
+//! Bodies of the HTTP API, by topic. Replies are snake_case but for `wsUrl`; requests are read by [`crate::strict`].
+
+mod calls;
+mod fleets;
+mod matches;
+mod operations;
+mod sdk;
+mod sessions;
+
+pub use calls::*;
+pub use fleets::*;
+pub use matches::*;
+pub use operations::*;
+pub use sdk::*;
+pub use sessions::*;
