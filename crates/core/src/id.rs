@@ -86,6 +86,11 @@ uuid_id!(
     InstanceId,
     "an instance id: a lower-case UUID such as 01890a5d-ac96-774b-bcce-b302099a8057"
 );
+uuid_id!(
+    /// A player or party waiting for a match. Lower-case UUIDv7: a later ticket has a greater id.
+    TicketId,
+    "a ticket id: a lower-case UUID such as 01890a5d-ac96-774b-bcce-b302099a8057"
+);
 
 /// Which incarnation of a session's instance: 1, 2, ...
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

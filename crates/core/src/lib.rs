@@ -10,10 +10,11 @@ pub mod fleet;
 pub mod id;
 pub mod lifecycle;
 pub mod limits;
+pub mod matching;
 pub mod record;
 pub mod session;
 pub mod time;
 
 pub use code::{Code, Coded, Retry, Side};
-pub use id::{FleetName, Generation, InstanceId, PlayerId, SessionId};
+pub use id::{FleetName, Generation, InstanceId, PlayerId, SessionId, TicketId};
 pub use time::{Clock, Known, Moment};

@@ -4,5 +4,6 @@
 mod fleet;
 mod invariants;
 mod lifecycle;
+mod matching;
 mod session;
 mod table;
