@@ -13,8 +13,8 @@ help: ## This list
 play: ## Build what a game needs and start it: a page to play on is printed
 	@sh xtask/play.sh $(ARGS)
 
-build: ## The command and the bundled game
-	cargo build -p spawnpoint -p spice
+build: ## The command and the bundled games
+	cargo build -p spawnpoint -p spice -p arena-tcp
 
 test: ## Every suite; at the end which ran, which did not and why (SUITE=rust for one)
 	cargo run -q -p xtask -- test $(SUITE)
@@ -40,11 +40,11 @@ tidy: ## House rules that clippy cannot see
 check: lint tidy ## What CI checks besides the tests
 	cargo run -q -p xtask -- gen --check
 
-install: ## Put the command and the bundled game into PREFIX/bin (default ~/.local)
-	cargo build --release -p spawnpoint -p spice
+install: ## Put the command and the bundled games into PREFIX/bin (default ~/.local)
+	cargo build --release -p spawnpoint -p spice -p arena-tcp
 	mkdir -p "$(PREFIX)/bin"
-	install -m 755 target/release/spawnpoint target/release/spice "$(PREFIX)/bin/"
-	@echo "installed spawnpoint and spice into $(PREFIX)/bin"
+	install -m 755 target/release/spawnpoint target/release/spice target/release/arena-tcp "$(PREFIX)/bin/"
+	@echo "installed spawnpoint, spice and arena-tcp into $(PREFIX)/bin"
 	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo "add it to your PATH: export PATH=\"$(PREFIX)/bin:\$$PATH\"" ;; esac
 
 clean-state: ## Forget this directory's games and records (.spawnpoint); nothing may run on it

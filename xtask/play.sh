@@ -1,5 +1,5 @@
 #!/bin/sh
-# make play: builds the command and the bundled game, then starts them. Says how long the first time took, from the clone on.
+# make play: builds the command and the bundled games, then starts them. Says how long the first time took, from the clone on.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,7 @@ if [ ! -x "$bin/spawnpoint" ]; then
     fi
     echo "first build: one to three minutes, once"
 fi
-cargo build -p spawnpoint -p spice
+cargo build -p spawnpoint -p spice -p arena-tcp
 SPAWNPOINT_CLONE_STARTED=$started
 export SPAWNPOINT_CLONE_STARTED
 exec "$bin/spawnpoint" up "$@"

@@ -53,7 +53,19 @@ const SUITES: &[Suite] = &[
             (CHROMIUM, "chromium"),
         ],
         steps: &[
-            (".", &["cargo", "build", "-p", "spawnpoint", "-p", "spice"]),
+            (
+                ".",
+                &[
+                    "cargo",
+                    "build",
+                    "-p",
+                    "spawnpoint",
+                    "-p",
+                    "spice",
+                    "-p",
+                    "arena-tcp",
+                ],
+            ),
             ("e2e", &["npm", "ci", "--no-audit", "--no-fund"]),
             ("e2e", &["npm", "test", "--silent"]),
         ],

@@ -13,10 +13,10 @@ use crate::exit::Failure;
 
 /// The file that is read when none is named.
 const FILE: &str = "spawnpoint.toml";
-/// What is run when there is no file: the bundled game. The same file serves `up` in a clone of the repository.
+/// What is run when there is no file: the bundled games. The same file serves `up` in a clone of the repository.
 const BUNDLED: &str = include_str!("../../../spawnpoint.toml");
 /// Games that ship beside the executable.
-pub(crate) const GAMES: [&str; 1] = ["spice"];
+pub(crate) const GAMES: [&str; 2] = ["spice", "arena-tcp"];
 
 /// A configuration that was found and not yet read.
 #[derive(Clone, Debug)]
@@ -276,7 +276,16 @@ mod tests {
         let loaded = source
             .load(&ServeArgs::default())
             .unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(loaded.config.fleets[0].name.as_str(), "spice");
+        let names: Vec<_> = loaded
+            .config
+            .fleets
+            .iter()
+            .map(|f| f.name.as_str())
+            .collect();
+        // The first one is what `POST /api/new-game` and `/play` start.
+        assert_eq!(names, ["spice", "arena"]);
+        // Costs nothing until somebody asks.
+        assert_eq!(loaded.config.fleets[1].warm, 0);
         assert_eq!(loaded.config.server.state_dir, Path::new("/state"));
     }
 

@@ -135,7 +135,7 @@ fn about_config(config: &Config, checks: &mut Vec<Check>) {
 fn bundled_game() -> Check {
     match GAMES.iter().find(|g| bundled(g).is_none()) {
         None => ok(
-            "bundled game",
+            "bundled games",
             GAMES
                 .iter()
                 .filter_map(|g| bundled(g))
@@ -144,7 +144,7 @@ fn bundled_game() -> Check {
                 .join(", "),
         ),
         Some(game) => warn(
-            "bundled game",
+            "bundled games",
             format!("{game} is neither beside this executable nor in PATH"),
             "make install puts it there; your own servers do not need it",
         ),
