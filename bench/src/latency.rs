@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::floor::Bare;
 use crate::platform::{Binaries, FleetSpec, Up, new_game, text};
-use crate::report::{Section, Verdict, ms, ratio};
+use crate::plot::{Words, distributions};
+use crate::report::{Picture, Section, Verdict, ms, ratio};
 use crate::stats::{Order, Samples};
 use crate::stopwatch::Mark;
 use crate::wire::{Http, Player};
@@ -26,6 +27,12 @@ const WARM_TARGET: f64 = 3.0;
 const COLD_TARGET: f64 = 5.0;
 /// Quantiles that are shown.
 const SHOWN: [(f64, &str); 3] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99")];
+
+const PICTURE: Words<'_> = Words {
+    caption: "click to first byte of the game",
+    x: "milliseconds (logarithmic)",
+    y: "% of starts done",
+};
 
 /// What is done in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +107,7 @@ pub(crate) fn run(binaries: &Binaries, rounds: usize, progress: &ProgressBar) ->
     }
     drop(bench);
     up.stop()?;
-    Ok(section(&seen))
+    section(&seen)
 }
 
 struct Bench<'a> {
@@ -175,7 +182,7 @@ impl Bench<'_> {
     }
 }
 
-fn section(seen: &Seen) -> Section {
+fn section(seen: &Seen) -> Result<Section> {
     let totals = |starts: &[Start]| Samples::millis(starts.iter().map(|s| s.total));
     let (cold, warm) = (totals(&seen.cold), totals(&seen.warm));
     let (bare_cold, bare_warm) = (
@@ -236,21 +243,25 @@ fn section(seen: &Seen) -> Section {
     ));
     s.notes.push(parts("cold", &seen.cold, &seen.cold_receipts));
     s.notes.push(parts("warm", &seen.warm, &seen.warm_receipts));
-    for (name, samples) in [
+    let curves = [
         ("cold start", &cold),
         ("bare game, cold", &bare_cold),
         ("warm start", &warm),
         ("bare game, running", &bare_warm),
-    ] {
-        s.curves.push((name.to_owned(), samples.sorted().to_vec()));
-    }
+    ]
+    .map(|(name, samples)| (name.to_owned(), samples.sorted().to_vec()));
+    s.pictures.push(Picture {
+        name: "bench-start",
+        alt: "share of starts done, by milliseconds",
+        svg: distributions(PICTURE, &curves)?,
+    });
     s.data = json!({
         "rounds": cold.len(),
         "cold_ms": quantiles(&cold), "warm_ms": quantiles(&warm),
         "bare_cold_ms": quantiles(&bare_cold), "bare_warm_ms": quantiles(&bare_warm),
         "cold_receipt_ms": receipts(&seen.cold_receipts), "warm_receipt_ms": receipts(&seen.warm_receipts),
     });
-    s
+    Ok(s)
 }
 
 fn quantiles(s: &Samples) -> Value {

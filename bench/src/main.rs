@@ -46,7 +46,7 @@ struct Cli {
     /// How results are shown.
     #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
-    /// Also write the results into DIR/benchmarks.md and the picture into DIR/images.
+    /// Also write the results into DIR/benchmarks.md and the pictures into DIR/images.
     #[arg(long, global = true, value_name = "DIR")]
     docs: Option<PathBuf>,
 }
@@ -203,15 +203,13 @@ fn write_docs(dir: &Path, sections: &[Section], about: &About) -> Result<()> {
         fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
     for s in sections {
         let mut measured = format!("{}\n{}\n", s.markdown(), about.text());
-        if !s.curves.is_empty() {
-            let name = format!("images/bench-{}.svg", s.name);
+        for p in &s.pictures {
+            let name = format!("images/{}.svg", p.name);
             let picture = dir.join(&name);
             fs::create_dir_all(dir.join("images"))?;
-            fs::write(&picture, plot::distributions(&s.curves)?)
+            fs::write(&picture, &p.svg)
                 .with_context(|| format!("writing {}", picture.display()))?;
-            measured.push_str(&format!(
-                "\n![share of starts done, by milliseconds]({name})\n"
-            ));
+            measured.push_str(&format!("\n![{}]({name})\n", p.alt));
         }
         text = replace_measured(&text, s.name, &measured);
     }

@@ -1,6 +1,7 @@
-//! The distribution of the starts as a picture: for each number of milliseconds, the share of starts that were done.
+//! Measurements as pictures: distributions (which share was done by when) and lines (how a figure grows with another).
 
 use anyhow::{Result, anyhow};
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (880, 440);
@@ -14,14 +15,19 @@ const COLOURS: [RGBColor; 4] = [
     RGBColor(0x6f, 0xb1, 0xd6),
 ];
 
-/// An SVG of cumulative distributions, milliseconds on a logarithmic axis.
-pub(crate) fn distributions(curves: &[(String, Vec<f64>)]) -> Result<String> {
-    let mut svg = String::new();
-    draw(&mut svg, curves).map_err(|e| anyhow!("drawing: {e}"))?;
-    Ok(svg)
+/// What stands around a picture.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words<'a> {
+    pub(crate) caption: &'a str,
+    pub(crate) x: &'a str,
+    pub(crate) y: &'a str,
 }
 
-fn draw(svg: &mut String, curves: &[(String, Vec<f64>)]) -> Result<(), Box<dyn std::error::Error>> {
+/// A named line.
+pub(crate) type Series = (String, Vec<(f64, f64)>);
+
+/// An SVG of cumulative distributions of sorted samples, on a logarithmic axis.
+pub(crate) fn distributions(words: Words<'_>, curves: &[(String, Vec<f64>)]) -> Result<String> {
     let shown = |v: &[f64]| v[..((v.len() as f64 * SHOWN).ceil() as usize).min(v.len())].to_vec();
     let all: Vec<f64> = curves
         .iter()
@@ -30,45 +36,102 @@ fn draw(svg: &mut String, curves: &[(String, Vec<f64>)]) -> Result<(), Box<dyn s
         .collect();
     let from = all.iter().copied().fold(f64::INFINITY, f64::min) * 0.8;
     let to = all.iter().copied().fold(0.0, f64::max) * 2.6; // room for the legend
+    let series: Vec<Series> = curves
+        .iter()
+        .map(|(name, values)| {
+            let n = values.len() as f64;
+            let points = shown(values)
+                .into_iter()
+                .enumerate()
+                .map(|(at, x)| (x, (at + 1) as f64 * 100.0 / n));
+            (name.clone(), points.collect())
+        })
+        .collect();
+    draw(words, (from..to).log_scale(), 0.0..100.0, &series, false)
+}
+
+/// An SVG of lines through measured points, both axes logarithmic: what grows in proportion is straight and climbs evenly.
+#[allow(dead_code, reason = "for the measurements that come next")]
+pub(crate) fn lines(words: Words<'_>, series: &[Series]) -> Result<String> {
+    let range = |of: fn(&(f64, f64)) -> f64| {
+        let all = series.iter().flat_map(|(_, points)| points).map(of);
+        let (from, to) = all
+            .filter(|x| *x > 0.0)
+            .fold((f64::INFINITY, 0.0_f64), |(a, b), x| (a.min(x), b.max(x)));
+        from * 0.8..to * 1.6
+    };
+    let (x, y) = (range(|p| p.0), range(|p| p.1));
+    draw(words, x.log_scale(), y.log_scale(), series, true)
+}
+
+fn draw<X, Y>(
+    words: Words<'_>,
+    x: impl AsRangedCoord<CoordDescType = X, Value = f64>,
+    y: impl AsRangedCoord<CoordDescType = Y, Value = f64>,
+    series: &[Series],
+    dots: bool,
+) -> Result<String>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let mut svg = String::new();
+    draw_into(&mut svg, words, x, y, series, dots).map_err(|e| anyhow!("drawing: {e}"))?;
+    Ok(svg)
+}
+
+fn draw_into<X, Y>(
+    svg: &mut String,
+    words: Words<'_>,
+    x: impl AsRangedCoord<CoordDescType = X, Value = f64>,
+    y: impl AsRangedCoord<CoordDescType = Y, Value = f64>,
+    series: &[Series],
+    dots: bool,
+) -> Result<(), Box<dyn std::error::Error>>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
-        .caption("click to first byte of the game", ("sans-serif", 20))
+        .caption(words.caption, ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(56)
-        .build_cartesian_2d((from..to).log_scale(), 0.0..100.0)?;
+        .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
         .x_labels(24)
-        .x_desc("milliseconds (logarithmic)")
-        .y_desc("% of starts done")
-        .x_label_formatter(&|x| {
-            if *x < 10.0 {
-                format!("{x:.1}")
-            } else {
-                format!("{x:.0}")
-            }
-        })
+        .x_desc(words.x)
+        .y_desc(words.y)
+        .x_label_formatter(&|x| tick(*x))
+        .y_label_formatter(&|y| tick(*y))
         .label_style(("sans-serif", 13))
         .light_line_style(WHITE)
         .draw()?;
-    for ((name, values), colour) in curves.iter().zip(COLOURS) {
-        let n = values.len() as f64;
-        let points = shown(values)
-            .into_iter()
-            .enumerate()
-            .map(|(at, ms)| (ms, (at + 1) as f64 * 100.0 / n));
+    for ((name, points), colour) in series.iter().zip(COLOURS) {
         chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+            .draw_series(LineSeries::new(
+                points.iter().copied(),
+                colour.stroke_width(2),
+            ))?
             .label(name.clone())
             .legend(move |(x, y)| {
                 PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(3))
             });
+        if dots {
+            chart.draw_series(points.iter().map(|p| Circle::new(*p, 4, colour.filled())))?;
+        }
     }
+    let corner = if dots {
+        SeriesLabelPosition::UpperLeft
+    } else {
+        SeriesLabelPosition::LowerRight
+    };
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(corner)
         .background_style(WHITE)
         .border_style(RGBColor(0xcc, 0xcc, 0xcc))
         .label_font(("sans-serif", 14))
@@ -78,9 +141,28 @@ fn draw(svg: &mut String, curves: &[(String, Vec<f64>)]) -> Result<(), Box<dyn s
     Ok(())
 }
 
+/// An axis's figure: no more digits than it needs.
+fn tick(value: f64) -> String {
+    if value == 0.0 {
+        "0".to_owned()
+    } else if value < 0.1 {
+        format!("{value:.2}")
+    } else if value < 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const WORDS: Words<'_> = Words {
+        caption: "what it is",
+        x: "across",
+        y: "up",
+    };
 
     #[test]
     fn a_picture_names_every_curve() {
@@ -88,10 +170,27 @@ mod tests {
             ("ours".to_owned(), vec![1.0, 2.0, 3.0]),
             ("bare".to_owned(), vec![0.5, 0.6, 9.0]),
         ];
-        let svg = distributions(&curves).unwrap();
+        let svg = distributions(WORDS, &curves).unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-        assert!(
-            svg.contains("ours") && svg.contains("bare") && svg.matches("<polyline").count() >= 2
-        );
+        for word in ["what it is", "across", "up", "ours", "bare"] {
+            assert!(svg.contains(word), "{word}");
+        }
+        assert!(svg.matches("<polyline").count() >= 2);
+    }
+
+    #[test]
+    fn lines_have_a_dot_for_each_measured_point() {
+        let series = [
+            ("a".to_owned(), vec![(1_000.0, 1.0), (100_000.0, 140.0)]),
+            ("b".to_owned(), vec![(1_000.0, 2.0), (100_000.0, 0.5)]),
+        ];
+        let svg = lines(WORDS, &series).unwrap();
+        assert_eq!(svg.matches("<circle").count(), 4);
+    }
+
+    #[test]
+    fn figures_of_an_axis_are_short() {
+        let shown: Vec<String> = [0.0, 0.05, 0.25, 2.0, 25.0].map(tick).into();
+        assert_eq!(shown, ["0", "0.05", "0.2", "2.0", "25"]);
     }
 }

@@ -8,6 +8,14 @@ pub(crate) struct Verdict {
     pub(crate) what: String,
     pub(crate) measured: f64,
     pub(crate) target: f64,
+    bound: Bound,
+}
+
+/// On which side of the target a promise is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bound {
+    AtMost,
+    AtLeast,
 }
 
 impl Verdict {
@@ -16,22 +24,48 @@ impl Verdict {
             what: what.to_owned(),
             measured,
             target,
+            bound: Bound::AtMost,
+        }
+    }
+
+    #[allow(dead_code, reason = "for the measurements that come next")]
+    pub(crate) fn at_least(what: &str, measured: f64, target: f64) -> Self {
+        Self {
+            bound: Bound::AtLeast,
+            ..Self::at_most(what, measured, target)
         }
     }
 
     pub(crate) fn met(&self) -> bool {
-        self.measured <= self.target
+        match self.bound {
+            Bound::AtMost => self.measured <= self.target,
+            Bound::AtLeast => self.measured >= self.target,
+        }
     }
 
     fn words(&self) -> String {
         let word = if self.met() { "met" } else { "MISSED" };
+        let bound = match self.bound {
+            Bound::AtMost => "at most",
+            Bound::AtLeast => "at least",
+        };
         format!(
-            "{}: {} (target: at most {}) - {word}",
+            "{}: {} (target: {bound} {}) - {word}",
             self.what,
             short(self.measured),
             short(self.target)
         )
     }
+}
+
+/// A picture for the documentation.
+#[derive(Clone, Debug)]
+pub(crate) struct Picture {
+    /// Its file's name without ending, `bench-<what>`.
+    pub(crate) name: &'static str,
+    /// For those who do not see it.
+    pub(crate) alt: &'static str,
+    pub(crate) svg: String,
 }
 
 /// One measurement.
@@ -46,8 +80,7 @@ pub(crate) struct Section {
     pub(crate) rows: Vec<Vec<String>>,
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) notes: Vec<String>,
-    /// Sorted samples by name, for the plot.
-    pub(crate) curves: Vec<(String, Vec<f64>)>,
+    pub(crate) pictures: Vec<Picture>,
     pub(crate) data: Value,
 }
 
@@ -61,7 +94,7 @@ impl Section {
             rows: Vec::new(),
             verdicts: Vec::new(),
             notes: Vec::new(),
-            curves: Vec::new(),
+            pictures: Vec::new(),
             data: Value::Null,
         }
     }
@@ -228,5 +261,9 @@ mod tests {
         );
         assert_eq!(s.json()["verdicts"][0]["met"], false);
         assert!(!Verdict::at_most("nothing measured", f64::NAN, 1.0).met());
+        assert!(!Verdict::at_least("nothing measured", f64::NAN, 1.0).met());
+        let few = Verdict::at_least("rate", 0.5, 0.6);
+        assert_eq!(few.words(), "rate: 0.5 (target: at least 0.6) - MISSED");
+        assert!(Verdict::at_least("rate", 0.6, 0.6).met());
     }
 }
