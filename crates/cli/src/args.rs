@@ -112,6 +112,15 @@ pub(crate) struct ServeArgs {
     /// Let strangers start games; the server mints their ids.
     #[arg(long)]
     pub(crate) guests: bool,
+    /// Players of a whole match, in every queue (2). Also SESSION_SIZE.
+    #[arg(long, value_name = "PLAYERS")]
+    pub(crate) session_size: Option<String>,
+    /// Fewest players of a partial match, in every queue (1). Also MIN_PARTIAL_SESSION_SIZE.
+    #[arg(long, value_name = "PLAYERS")]
+    pub(crate) min_partial_session_size: Option<String>,
+    /// A partial match starts when its oldest ticket has waited this long (10). Also FLUSH_WAIT_SECONDS.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) flush_wait_seconds: Option<String>,
     /// Leave the games running when this process stops; the next start takes them over.
     #[arg(long)]
     pub(crate) detach: bool,

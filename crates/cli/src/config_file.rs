@@ -160,6 +160,21 @@ impl Source {
             "--guests",
             args.guests.then(|| "true".to_owned()),
         );
+        set(
+            "queue.*.session_size",
+            "--session-size",
+            args.session_size.clone(),
+        );
+        set(
+            "queue.*.min_partial_session_size",
+            "--min-partial-session-size",
+            args.min_partial_session_size.clone(),
+        );
+        set(
+            "queue.*.flush_wait",
+            "--flush-wait-seconds",
+            args.flush_wait_seconds.clone(),
+        );
         let own = if std::env::var_os("SPAWNPOINT_STATE_DIR").is_none() {
             self.state_dir.as_ref()
         } else {
@@ -256,12 +271,11 @@ fn resolve_bundled(fleet: &mut Arc<FleetConfig>) {
 /// Variables that look like ours and mean nothing, in words.
 pub(crate) fn misspelled_variables(config: &Config) -> Vec<String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let fleets: Vec<_> = config.fleets.iter().map(|f| f.name.clone()).collect();
-    unknown_variables(names, &fleets)
+    unknown_variables(names, config)
         .into_iter()
         .map(|(name, meant)| match meant {
             Some(meant) => format!("{name} sets nothing; did you mean {meant}?"),
-            None => format!("{name} sets nothing: there is no such key or fleet"),
+            None => format!("{name} sets nothing: there is no such key, fleet or queue"),
         })
         .collect()
 }

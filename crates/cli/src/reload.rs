@@ -140,6 +140,7 @@ fn merge(running: &Config, new: Config) -> (Config, Vec<&'static str>) {
         Config {
             server,
             fleets: new.fleets,
+            queues: new.queues,
         },
         fixed,
     )

@@ -7,7 +7,8 @@ use spawnpoint_core::FleetName;
 
 use super::error::{ConfigError, ErrorKind, Origin, nearest};
 use super::fleets::read_fleets;
-use super::keys::{fleet, server};
+use super::keys::{Meta, fleet, queue, server};
+use super::queues::read_queues;
 use super::read::{Overrides, Reader, Section, Setting};
 use super::value::{Value, parse_file};
 use super::{Config, ServerConfig};
@@ -48,10 +49,12 @@ pub fn parse(
     let broken = !reader.errors.is_empty();
     let mut server_pairs = Vec::new();
     let mut fleet_nodes = Vec::new();
+    let mut queue_nodes = Vec::new();
     for (written, node) in top {
         match (written.as_str(), node.value) {
             ("server", Value::Table(pairs)) => server_pairs = pairs,
             ("fleet", Value::List(nodes)) => fleet_nodes = nodes,
+            ("queue", Value::List(nodes)) => queue_nodes = nodes,
             ("fleet", Value::Table(pairs)) => {
                 let hint = if pairs.iter().any(|(k, _)| k == "name" || k == "run") {
                     "[[fleet]]"
@@ -66,10 +69,10 @@ pub fn parse(
                 ));
             }
             ("queue", _) => reader.errors.push(top_error(
-                ErrorKind::Unsupported,
+                ErrorKind::Invalid,
                 "queue",
                 node.line,
-                "matchmaking queues are not in this release".into(),
+                "must be a list of tables: [[queue]]".into(),
             )),
             ("server", _) => reader.errors.push(top_error(
                 ErrorKind::Invalid,
@@ -93,7 +96,12 @@ pub fn parse(
                     None if fleet::ALL.iter().any(|m| m.name == other) => {
                         "stands outside of any section: move it below [[fleet]]".into()
                     }
-                    None => "is not a known section; known are [server] and [[fleet]]".into(),
+                    None if queue::ALL.iter().any(|m| m.name == other) => {
+                        "stands outside of any section: move it below [[queue]]".into()
+                    }
+                    None => {
+                        "is not a known section; known are [server], [[fleet]] and [[queue]]".into()
+                    }
                 };
                 reader
                     .errors
@@ -105,6 +113,7 @@ pub fn parse(
     let section = reader.open("server", prefixes, &server_pairs, server::ALL);
     let server_config = read_server(&mut reader, &section);
     let fleets = read_fleets(&mut reader, fleet_nodes, server_config.as_ref());
+    let queues = read_queues(&mut reader, queue_nodes, &fleets);
     if fleets.is_empty() && reader.errors.is_empty() {
         reader.errors.push(ConfigError {
             kind: ErrorKind::Missing,
@@ -119,7 +128,11 @@ pub fn parse(
     }
     match server_config {
         Some(server) if reader.errors.is_empty() => Ok(Parsed {
-            config: Config { server, fleets },
+            config: Config {
+                server,
+                fleets,
+                queues,
+            },
             settings: reader.settings,
         }),
         _ => Err(reader.errors),
@@ -298,11 +311,11 @@ fn check_doors(r: &mut Reader<'_>, s: &Section, c: &ServerConfig) {
 
 /// Variables that look like ours and are not: each with the name that was probably meant.
 ///
-/// `fleets` are the names of the fleets. Variables that are set for the command line or for games are known too.
+/// Variables that are set for the command line or for games are known too.
 #[must_use]
 pub fn unknown_variables(
     names: impl IntoIterator<Item = String>,
-    fleets: &[FleetName],
+    config: &Config,
 ) -> Vec<(String, Option<String>)> {
     let upper = |s: &str| s.replace(['.', '-'], "_").to_ascii_uppercase();
     let mut known: Vec<String> = Vec::new();
@@ -310,17 +323,22 @@ pub fn unknown_variables(
         known.push(format!("SPAWNPOINT_SERVER_{}", upper(m.name)));
         known.extend(m.env.iter().map(|e| (*e).to_owned()));
     }
-    for f in fleets {
-        known.extend(
-            fleet::ALL
-                .iter()
-                .map(|m| format!("SPAWNPOINT_FLEET_{}_{}", upper(f.as_str()), upper(m.name))),
-        );
+    let mut all = |kind: &str, name: &FleetName, metas: &[&Meta]| {
+        let prefix = format!("SPAWNPOINT_{kind}_{}", upper(name.as_str()));
+        known.extend(metas.iter().map(|m| format!("{prefix}_{}", upper(m.name))));
+    };
+    for f in &config.fleets {
+        all("FLEET", &f.name, fleet::ALL);
+    }
+    for q in &config.queues {
+        all("QUEUE", &q.name, queue::ALL);
     }
     let mut unknown: Vec<(String, Option<String>)> = names
         .into_iter()
         .filter(|n| {
-            (n.starts_with("SPAWNPOINT_SERVER_") || n.starts_with("SPAWNPOINT_FLEET_"))
+            let ours = ["SERVER", "FLEET", "QUEUE"];
+            ours.iter()
+                .any(|o| n.starts_with(&format!("SPAWNPOINT_{o}_")))
                 && !known.contains(n)
         })
         .map(|n| {
@@ -334,7 +352,7 @@ pub fn unknown_variables(
 
 /// The text of the file that says every default, for tests of the documentation.
 #[cfg(test)]
-pub(super) fn defaults_of(metas: &[&super::keys::Meta]) -> Vec<(&'static str, &'static str)> {
+pub(super) fn defaults_of(metas: &[&Meta]) -> Vec<(&'static str, &'static str)> {
     metas
         .iter()
         .filter_map(|m| match m.fallback {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use spawnpoint_core::FleetName;
 use spawnpoint_core::lifecycle::{ActivityRule, EndRule, Joinable, OnCrash};
 use spawnpoint_core::limits::MAX_PLAYERS;
+use spawnpoint_core::matching::{Limit, MAX_REGIONS};
 use spawnpoint_runtime::Protocol;
 use spawnpoint_wire::strict::snake;
 
@@ -345,6 +346,103 @@ pub(in crate::config) fn fleet_name(v: &Value) -> Converted<FleetName> {
         _ => wants("text: lower-case letters, digits and hyphens"),
     }
 }
+
+/// A queue's name.
+pub(in crate::config) fn queue_name(v: &Value) -> Converted<FleetName> {
+    match v {
+        Value::Text(s) | Value::Loose(s) => s.parse().map_err(|_| QUEUE_NAME.to_owned()),
+        _ => Err(QUEUE_NAME.to_owned()),
+    }
+}
+
+const QUEUE_NAME: &str =
+    "must be a queue's name: lower-case letters, digits and inner hyphens, at most 63";
+
+/// Players of one match.
+pub(in crate::config) fn session_size(v: &Value) -> Converted<u32> {
+    let most = u32::try_from(MAX_PLAYERS).unwrap_or(u32::MAX);
+    count(v, 1, most).map_or_else(|| wants(format!("a number from 1 to {MAX_PLAYERS}")), Ok)
+}
+
+/// Failed matches that a ticket lives through.
+pub(in crate::config) fn failures(v: &Value) -> Converted<u32> {
+    count(v, 1, 100).map_or_else(|| wants("a number from 1 to 100"), Ok)
+}
+
+/// A limit that relaxes with waiting, or "none".
+pub(in crate::config) fn limit(v: &Value) -> Converted<Option<Limit>> {
+    const FORM: &str =
+        "{ start = 100, per_second = 10, most = 500 }, a number that never relaxes, or \"none\"";
+    let number = |v: &Value| match v {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "skills and milliseconds are far below 2^52"
+        )]
+        Value::Integer(i) => Some(*i as f64),
+        Value::Float(f) => Some(*f),
+        Value::Loose(s) => s.trim().parse().ok(),
+        _ => None,
+    };
+    if is_none(v) {
+        return Ok(None);
+    }
+    if let Some(n) = number(v) {
+        return Ok(Some(Limit {
+            start: n,
+            per_second: 0.0,
+            most: n,
+        }));
+    }
+    let structured = loose_structure(v)?;
+    let Value::Table(pairs) = structured.as_ref().unwrap_or(v) else {
+        return wants(FORM);
+    };
+    let (mut start, mut per_second, mut most) = (None, None, None);
+    for (name, node) in pairs {
+        let slot = match snake(name).as_str() {
+            "start" => &mut start,
+            "per_second" => &mut per_second,
+            "most" => &mut most,
+            _ => return wants(FORM),
+        };
+        *slot = Some(number(&node.value).map_or_else(|| wants(FORM), Ok)?);
+    }
+    let start = start.map_or_else(|| wants(FORM), Ok)?;
+    let per_second = per_second.unwrap_or(0.0);
+    let most = match most {
+        Some(most) => most,
+        // It relaxes and nobody says how far: as far as it takes.
+        None if per_second > 0.0 => f64::from(u32::MAX),
+        None => start,
+    };
+    Ok(Some(Limit {
+        start,
+        per_second,
+        most,
+    }))
+}
+
+/// Names of regions, each once.
+pub(in crate::config) fn regions(v: &Value) -> Converted<Vec<String>> {
+    let structured = loose_structure(v)?;
+    let names = list(structured.as_ref().unwrap_or(v));
+    let fine = |name: &String| {
+        (1..=MAX_REGION_NAME).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+    };
+    match names {
+        Some(mut names) if names.len() <= usize::from(MAX_REGIONS) && names.iter().all(fine) => {
+            let mut seen = std::collections::HashSet::new();
+            names.retain(|n| seen.insert(n.clone()));
+            Ok(names)
+        }
+        _ => wants(format!(
+            "a list of at most {MAX_REGIONS} names of 1 to {MAX_REGION_NAME} characters: [\"eu\", \"us\"]"
+        )),
+    }
+}
+
+/// Longest name of a region, characters.
+const MAX_REGION_NAME: usize = 64;
 
 /// A path.
 pub(in crate::config) fn path(v: &Value) -> Converted<PathBuf> {

@@ -1,5 +1,7 @@
 //! Every key there is, once: the parser reads by this table and `docs/configuration.md` is printed from it.
 
+pub(super) mod queue;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -509,7 +511,10 @@ pub(super) const LATER: [(&str, &str); 5] = [
         "update",
         "is for Kubernetes, which this release does not run on",
     ),
-    ("match", "needs matchmaking, which is not in this release"),
+    (
+        "match",
+        "belongs to a queue: write [[queue]] with its rules",
+    ),
     (
         "tcp_auth",
         "needs TCP through the gateway, which is not in this release: use expose = \"host_port\"",

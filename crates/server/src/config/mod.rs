@@ -7,11 +7,14 @@ mod convert;
 mod error;
 mod fleets;
 mod keys;
+mod queues;
 mod read;
 mod reference;
 mod units;
 mod value;
 
+#[cfg(test)]
+mod queue_tests;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +33,7 @@ use std::time::Duration;
 
 use spawnpoint_core::FleetName;
 use spawnpoint_core::lifecycle::Policy;
+use spawnpoint_core::matching::Rules;
 use spawnpoint_runtime::Template;
 use spawnpoint_wire::access::Access;
 
@@ -40,6 +44,27 @@ pub struct Config {
     pub server: ServerConfig,
     /// Each `[[fleet]]`, in the order of the file: the first is new-game's default.
     pub fleets: Vec<Arc<FleetConfig>>,
+    /// Each `[[queue]]` in the order of the file, then the queue of its own name of each fleet that has no other of that name.
+    pub queues: Vec<Arc<QueueConfig>>,
+}
+
+/// One `[[queue]]`: where players wait for a match.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueConfig {
+    /// Its name; the fleet's unless named.
+    pub name: FleetName,
+    /// The fleet its matches are played on.
+    pub fleet: FleetName,
+    /// What a match needs.
+    pub rules: Rules,
+    /// Regions that tickets may name; their place here is their number in the rules.
+    pub regions: Vec<String>,
+    /// Most tickets that wait.
+    pub max_tickets: usize,
+    /// A ticket that nobody has asked after for this long is dropped.
+    pub unattended: Duration,
+    /// Matches of one ticket that failed to start in a row until it is given up.
+    pub max_failures: u32,
 }
 
 /// Section `[server]`.
@@ -184,6 +209,19 @@ impl Config {
     #[must_use]
     pub fn fleet(&self, name: &FleetName) -> Option<&Arc<FleetConfig>> {
         self.fleets.iter().find(|f| f.name == *name)
+    }
+
+    /// The queue of this name.
+    #[must_use]
+    pub fn queue(&self, name: &FleetName) -> Option<&Arc<QueueConfig>> {
+        self.queues.iter().find(|q| q.name == *name)
+    }
+
+    /// The queue of a join that names none: the first one of the first fleet.
+    #[must_use]
+    pub fn default_queue(&self) -> Option<&Arc<QueueConfig>> {
+        let fleet = &self.fleets.first()?.name;
+        self.queues.iter().find(|q| q.fleet == *fleet)
     }
 }
 

@@ -30,7 +30,7 @@ impl Overrides {
         }
     }
 
-    /// Sets a key (`server.port`, `fleet.spice.warm`) as a flag would; `flag` is its spelling for errors and listings.
+    /// Sets a key (`server.port`, `fleet.spice.warm`, `queue.*.session_size` for all) as a flag would; `flag` is its spelling for errors and listings.
     pub fn set(&mut self, path: &str, flag: &str, value: impl Into<String>) {
         self.values
             .insert(path.to_owned(), (flag.to_owned(), value.into()));
@@ -240,7 +240,13 @@ impl<'a> Reader<'a> {
 
     fn find(&self, section: &Section, meta: &Meta) -> Option<(Value, Origin)> {
         let path = format!("{}.{}", section.path, meta.name);
-        if let Some((flag, value)) = self.overrides.values.get(&path) {
+        // A flag for all queues (`queue.*.session_size`) stands behind one for a single queue.
+        let all = section
+            .path
+            .split_once('.')
+            .map(|(kind, _)| format!("{kind}.*.{}", meta.name));
+        let said = |path: &String| self.overrides.values.get(path);
+        if let Some((flag, value)) = said(&path).or_else(|| all.as_ref().and_then(said)) {
             return Some((Value::Loose(value.clone()), Origin::Flag(flag.clone())));
         }
         let suffix = meta.name.replace('.', "_").to_ascii_uppercase();

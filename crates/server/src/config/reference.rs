@@ -1,6 +1,6 @@
 //! `docs/configuration.md`, printed from the table that the parser reads by.
 
-use super::keys::{Fallback, Meta, fleet, server};
+use super::keys::{Fallback, Meta, fleet, queue, server};
 
 const HEAD: &str = r#"# Configuration
 
@@ -23,8 +23,8 @@ The first of these that says something holds:
 
 1. a **flag** of `spawnpoint up` (`--port 9000`);
 2. an **environment variable**: `SPAWNPOINT_SERVER_<KEY>` for `[server]`, `SPAWNPOINT_FLEET_<FLEET>_<KEY>` for a fleet
-   (`SPAWNPOINT_FLEET_SPICE_IDLE_TIMEOUT=10m`; hyphens and dots become `_`), or one of the names in the tables below. A variable
-   set to nothing counts as not set;
+   (`SPAWNPOINT_FLEET_SPICE_IDLE_TIMEOUT=10m`; hyphens and dots become `_`), `SPAWNPOINT_QUEUE_<QUEUE>_<KEY>` for a queue, or one
+   of the names in the tables below. A variable set to nothing counts as not set;
 3. the **file**: `./spawnpoint.toml`, or the one named by `--config` or `SPAWNPOINT_CONFIG`;
 4. the **default**.
 
@@ -32,7 +32,7 @@ The first of these that says something holds:
 once, each with its key, value, line and what is allowed. A key that nobody knows is an error that names the nearest one.
 
 While `spawnpoint up` runs it reads the file again whenever it changes. Fleets take effect for sessions that start from then on; no
-session and no player is dropped. A file with errors changes nothing and the errors are shown. Ports, hosts and `state_dir` need
+session, no player and no ticket is dropped. A file with errors changes nothing and the errors are shown. Ports, hosts and `state_dir` need
 a restart, and it says so.
 
 ## How values are written
@@ -64,10 +64,19 @@ One for each kind of game server.
 
 "#;
 
-const TAIL: &str = r#"
+const QUEUES: &str = r#"
 A rule that its mode cannot see is refused with a sentence that says which: with `expose = "host_port"` no gateway carries the data,
 so `activity` can only be `heartbeat`, and `idle_timeout` has to be longer than `heartbeat`.
 
+## `[[queue]]`
+
+Where players wait for others ([Matchmaking](matchmaking.md)). Every fleet has a queue of its own name with these defaults; a
+`[[queue]]` of that name changes it, one of another name is one more for the fleet. The variables `SESSION_SIZE`,
+`MIN_PARTIAL_SESSION_SIZE` and `FLUSH_WAIT_SECONDS` and the flags of the same names are for every queue, and outrank the file.
+
+"#;
+
+const TAIL: &str = r#"
 ## Examples
 
 A WebSocket server that prints a line when it is ready, with two started ahead and an hour to play:
@@ -94,6 +103,20 @@ idle_timeout = "2m"
 on_crash = "end"
 ```
 
+Ranked duels beside the fleet's own queue, in which anybody meets anybody:
+
+```toml
+[[fleet]]
+name = "arena"
+run = { command = ["./arena-server"] }
+
+[[queue]]
+name = "ranked"
+fleet = "arena"
+min_partial_session_size = 2
+skill = { start = 50, per_second = 5, most = 400 }
+```
+
 A server for the internet, behind a proxy that ends TLS. The secret comes from the environment
 (`SPAWNPOINT_KEYS=backend:$(openssl rand -hex 24)`), not from the file:
 
@@ -118,6 +141,8 @@ pub fn reference() -> String {
     table(&mut out, server::ALL, true);
     out.push_str(BETWEEN);
     table(&mut out, fleet::ALL, false);
+    out.push_str(QUEUES);
+    table(&mut out, queue::ALL, true);
     out.push_str(TAIL);
     out
 }

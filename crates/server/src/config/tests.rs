@@ -10,16 +10,16 @@ use spawnpoint_runtime::{Protocol, ReadyRule};
 
 use super::assemble::defaults_of;
 use super::error::{ErrorKind, Origin};
-use super::keys::{fleet, server};
+use super::keys::{fleet, queue, server};
 use super::*;
 
-const MINIMAL: &str = "[[fleet]]\nname = \"arena\"\nrun = { command = [\"./arena\"] }\n";
+pub(super) const MINIMAL: &str = "[[fleet]]\nname = \"arena\"\nrun = { command = [\"./arena\"] }\n";
 
 fn overrides() -> Overrides {
     Overrides::at(Some("/srv/game".into()), Some("/home/dev".into()))
 }
 
-fn with(
+pub(super) fn with(
     text: &str,
     env: &[(&str, &str)],
     flags: &[(&str, &str, &str)],
@@ -35,7 +35,7 @@ fn with(
     parse(text, &|name| env.get(name).cloned(), &overrides)
 }
 
-fn fine(text: &str) -> Config {
+pub(super) fn fine(text: &str) -> Config {
     with(text, &[], &[])
         .unwrap_or_else(|e| panic!("{text}\n{e:#?}"))
         .config
@@ -46,7 +46,7 @@ fn arena(lines: &str) -> String {
     format!("{MINIMAL}{lines}\n")
 }
 
-fn errors(text: &str) -> Vec<String> {
+pub(super) fn errors(text: &str) -> Vec<String> {
     match with(text, &[], &[]) {
         Ok(p) => panic!("{text}\nis fine: {p:#?}"),
         Err(e) => e.iter().map(ToString::to_string).collect(),
@@ -54,7 +54,7 @@ fn errors(text: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn one_error(text: &str, parts: &[&str]) {
+pub(super) fn one_error(text: &str, parts: &[&str]) {
     let all = errors(text);
     assert_eq!(all.len(), 1, "{text}\n{all:#?}");
     for part in parts {
@@ -132,7 +132,13 @@ fn saying_every_default_changes_nothing() {
             value.to_owned(),
         ));
     }
-    assert!(env.len() > 30);
+    for (name, value) in defaults_of(queue::ALL) {
+        env.push((
+            format!("SPAWNPOINT_QUEUE_ARENA_{}", name.to_ascii_uppercase()),
+            value.to_owned(),
+        ));
+    }
+    assert!(env.len() > 35);
     let pairs: Vec<(&str, &str)> = env.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     let said = with(MINIMAL, &pairs, &[]).unwrap_or_else(|e| panic!("{e:#?}"));
     assert_eq!(said.config, fine(MINIMAL));
@@ -159,6 +165,13 @@ fn every_key_is_read() {
         assert!(
             noted.contains(&format!("fleet.arena.{}", m.name).as_str()),
             "{}",
+            m.name
+        );
+    }
+    for m in queue::ALL {
+        assert!(
+            noted.contains(&format!("queue.arena.{}", m.name).as_str()),
+            "queue.arena.{}",
             m.name
         );
     }
@@ -328,10 +341,6 @@ fn unknown_keys_name_the_nearest() {
         &["is not a known key; known are name, run"],
     );
     one_error(&arena("scheduling = \"packed\""), &["Kubernetes"]);
-    one_error(
-        &format!("{MINIMAL}[[queue]]\nname = \"q\""),
-        &["not in this release"],
-    );
     one_error(
         "[fleet.arena]\nrun = { command = [\"x\"] }",
         &["write [[fleet]] with name"],
@@ -693,10 +702,12 @@ fn misspelled_variables_are_found() {
         "SPAWNPOINT_SERVER_PORT",
         "SPAWNPOINT_FLEET_ARENA_WRAM",
         "SPAWNPOINT_FLEET_OTHER_WARM",
+        "SPAWNPOINT_QUEUE_ARENA_SKILL",
+        "SPAWNPOINT_QUEUE_ARENA_SKIL",
         "SPAWNPOINT_LOG",
         "PATH",
     ];
-    let found = unknown_variables(names.map(str::to_owned), &["arena".parse().unwrap()]);
+    let found = unknown_variables(names.map(str::to_owned), &fine(MINIMAL));
     assert_eq!(
         found,
         [
@@ -705,6 +716,10 @@ fn misspelled_variables_are_found() {
                 Some("SPAWNPOINT_FLEET_ARENA_WARM".to_owned())
             ),
             ("SPAWNPOINT_FLEET_OTHER_WARM".to_owned(), None),
+            (
+                "SPAWNPOINT_QUEUE_ARENA_SKIL".to_owned(),
+                Some("SPAWNPOINT_QUEUE_ARENA_SKILL".to_owned())
+            ),
             (
                 "SPAWNPOINT_SERVER_PROT".to_owned(),
                 Some("SPAWNPOINT_SERVER_PORT".to_owned())
@@ -823,10 +838,15 @@ proptest! {
     }
 
     #[test]
-    fn no_values_panic_and_every_error_names_its_key(s in any_section(server::ALL), f in prop::collection::vec(any_section(fleet::ALL), 0..3)) {
+    fn no_values_panic_and_every_error_names_its_key(
+        s in any_section(server::ALL),
+        f in prop::collection::vec(any_section(fleet::ALL), 0..3),
+        q in prop::collection::vec(any_section(queue::ALL), 0..3),
+    ) {
         let mut top = toml::Table::new();
         top.insert("server".into(), s);
         top.insert("fleet".into(), toml::Value::Array(f));
+        top.insert("queue".into(), toml::Value::Array(q));
         let text = toml::to_string(&top).unwrap();
         if let Err(all) = with(&text, &[], &[]) {
             prop_assert!(!all.is_empty());
@@ -837,9 +857,11 @@ proptest! {
     }
 
     #[test]
-    fn no_variable_panics(at in 0usize..48, value in prop_oneof!["\\PC{0,40}", "[\\[{][a-z\"=, \\]}]{0,20}"]) {
+    fn no_variable_panics(at in 0usize..60, value in prop_oneof!["\\PC{0,40}", "[\\[{][a-z\"=, \\]}]{0,20}"]) {
         let mut names: Vec<String> = server::ALL.iter().map(|m| format!("SPAWNPOINT_SERVER_{}", m.name.to_ascii_uppercase())).collect();
         names.extend(fleet::ALL.iter().map(|m| format!("SPAWNPOINT_FLEET_ARENA_{}", m.name.replace('.', "_").to_ascii_uppercase())));
+        names.extend(queue::ALL.iter().map(|m| format!("SPAWNPOINT_QUEUE_ARENA_{}", m.name.to_ascii_uppercase())));
+        names.push("SESSION_SIZE".into());
         let name = &names[at % names.len()];
         let _ = with(MINIMAL, &[(name, &value)], &[]);
     }

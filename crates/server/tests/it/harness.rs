@@ -12,10 +12,11 @@ use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use spawnpoint_core::lifecycle::Policy;
+use spawnpoint_core::matching::Rules;
 use spawnpoint_core::{Clock, PlayerId, SessionId};
 use spawnpoint_runtime::simulated::{SimulatedConfig, SimulatedRuntime};
 use spawnpoint_runtime::{Protocol, ReadyRule, Runtime, Template};
-use spawnpoint_server::config::{ApiKey, Config, Expose, FleetConfig, ServerConfig};
+use spawnpoint_server::config::{ApiKey, Config, Expose, FleetConfig, QueueConfig, ServerConfig};
 use spawnpoint_server::{Deps, Keys, Server, build};
 use spawnpoint_store::Records;
 use spawnpoint_store::memory::MemoryRecords;
@@ -77,7 +78,24 @@ pub(crate) fn config(fleets: Vec<FleetConfig>) -> Config {
             guest_starts_per_minute: 30,
             name: "test-server".into(),
         },
+        queues: fleets
+            .iter()
+            .map(|f| Arc::new(queue(f.name.as_str(), 2)))
+            .collect(),
         fleets: fleets.into_iter().map(Arc::new).collect(),
+    }
+}
+
+/// The queue that a fleet has by itself, for matches of `size`.
+pub(crate) fn queue(fleet: &str, size: u32) -> QueueConfig {
+    QueueConfig {
+        name: fleet.parse().unwrap(),
+        fleet: fleet.parse().unwrap(),
+        rules: Rules::new(size, 1, Duration::from_secs(10), None, None).unwrap(),
+        regions: Vec::new(),
+        max_tickets: 100_000,
+        unattended: Duration::from_secs(70),
+        max_failures: 3,
     }
 }
 
