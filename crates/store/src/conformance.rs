@@ -227,50 +227,110 @@ async fn exactly_one_racer_writes(store: impl Records) {
     }
 }
 
-async fn players_never_mix(store: impl Records) {
-    let ids = [
+/// Names that a pattern, a separator, a folding of case or a trimming would take for each other.
+fn odd_names() -> Vec<String> {
+    let mut names: Vec<String> = [
         "1",
         "11",
+        "111",
+        "1,11",
         "1%",
+        "11%",
         "%",
+        "%1%",
+        "%25",
         "_",
+        "__",
+        "1_",
         "a",
         "A",
         "b",
         "a,b",
+        "b,a",
         "a ",
+        " a",
+        "a/b",
+        "a?b",
         "[\"a\"]",
         "\u{1f9c2}",
         "\u{1f9c2}\u{fe0f}",
+        "\u{1f9c2}\u{1f9c2}",
         "\u{e9}",
         "e\u{301}",
+        "\u{ff11}",
         "'",
+        "''",
+        "\"",
+        "\"\"",
+        "`",
         "\\",
         "*",
         "?",
+        "?1",
         "null",
+        "NULL",
         "0",
-    ];
-    for (n, id) in (1..).zip(ids) {
+        "00",
+        "1.0",
+        "x' OR '1'='1",
+        "--",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    // As long as a name can be, and those that only the last character tells from them.
+    names.push("x".repeat(255));
+    names.push("x".repeat(256));
+    names.push(format!("{}y", "x".repeat(255)));
+    names.push("\u{1f9c2}".repeat(256));
+    names
+}
+
+async fn players_never_mix(store: impl Records) {
+    let names = odd_names();
+    let by = |id: &str| Filter {
+        player: Some(id.parse().unwrap()),
+        ..Filter::default()
+    };
+    // Each is in a match of their own and in one with the next, so that neighbours stand in one row's list too.
+    let alone = |i: usize| i as u128;
+    let paired = |i: usize| 1_000 + i as u128;
+    for (i, id) in names.iter().enumerate() {
         let r = MatchRecord {
-            players: vec![player(id, 1), player(&format!("other{n}"), 2)],
-            ..record(n, 10)
+            players: vec![player(id, 1)],
+            ..record(alone(i), 10)
         };
-        store.insert(&r).await.unwrap();
+        assert_eq!(store.insert(&r).await.unwrap(), Inserted::Now);
+        let next = &names[(i + 1) % names.len()];
+        let r = MatchRecord {
+            players: vec![player(id, 1), player(next, 2)],
+            ..record(paired(i), 20)
+        };
+        assert_eq!(store.insert(&r).await.unwrap(), Inserted::Now);
     }
-    for (n, id) in (1..).zip(ids) {
-        let by = Filter {
-            player: Some(id.parse().unwrap()),
-            ..Filter::default()
-        };
-        let found = store.list(&by, None, 100).await.unwrap().records;
-        let sessions: Vec<SessionId> = found.iter().map(|r| r.session).collect();
-        assert_eq!(sessions, [session(n)], "player {id:?}");
-        assert_eq!(
-            found[0].players.len(),
-            2,
-            "a search by player still lists all of them"
-        );
+    for (i, id) in names.iter().enumerate() {
+        let before = (i + names.len() - 1) % names.len();
+        let mut want = [alone(i), paired(i), paired(before)].map(session);
+        let found = store.list(&by(id), None, 100).await.unwrap();
+        assert_eq!(found.next, None, "player {id:?}");
+        let mut got: Vec<SessionId> = found.records.iter().map(|r| r.session).collect();
+        got.sort_unstable();
+        want.sort_unstable();
+        assert_eq!(got, want, "player {id:?}");
+        for r in &found.records {
+            assert!(r.players.iter().any(|p| p.player.as_str() == id));
+            assert_eq!(
+                r.players.len(),
+                1 + usize::from(r.ended_at == 20),
+                "a search by player still lists all of them"
+            );
+        }
+        let mut paged = walk(&store, &by(id), 1).await;
+        paged.sort_unstable();
+        assert_eq!(paged, want, "player {id:?}, page by page");
+    }
+    for nobody in ["1111", "1%1", "a,", ",b", "\u{fe0f}", "_1", "X", "y", "%%"] {
+        let found = store.list(&by(nobody), None, 100).await.unwrap();
+        assert!(found.records.is_empty(), "player {nobody:?}");
     }
 }
 

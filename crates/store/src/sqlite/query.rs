@@ -302,4 +302,42 @@ mod tests {
             assert!(plan[0].contains(index), "{filter:?}: {plan:?}");
         }
     }
+
+    #[tokio::test]
+    async fn a_player_is_an_exact_look_up_whatever_the_name() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        super::super::schema::prepare(&mut conn, std::path::Path::new(":memory:"))
+            .await
+            .unwrap();
+        // Sizes that would tempt a planner to begin elsewhere: many matches, all of them with player `1`.
+        sqlx::raw_sql(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+             INSERT INTO matches (session_id, fleet, server, generation, created_at, ended_at, reason, ended_by, oom)
+             SELECT printf('%08x', i), 'f', 's', 1, i, i, 'idle', 'system', 0 FROM n;
+             INSERT INTO match_players (session_id, position, player_id, joined_at, ended_at, again)
+             SELECT session_id, 0, '1', 0, ended_at, 0 FROM matches;
+             ANALYZE;",
+        )
+        .execute(&mut conn)
+        .await
+        .unwrap();
+        let of = |name: &str| Filter {
+            player: Some(name.parse().unwrap()),
+            ..Filter::default()
+        };
+        let statement = list(&of("1"), None, 50).into_string();
+        for name in ["11", "1%", "_", "a,b", "'", "\"", "\u{1f9c2}"] {
+            let other = list(&of(name), None, 50).into_string();
+            assert_eq!(other, statement, "the name is a parameter, never text");
+        }
+        assert!(statement.contains("p.player_id = ?"), "{statement}");
+        assert!(!statement.contains("LIKE"), "{statement}");
+        assert_eq!(
+            plan(&mut conn, &statement).await,
+            [
+                "SEARCH p USING COVERING INDEX match_players_by_player (player_id=?)",
+                "SEARCH m USING INDEX sqlite_autoindex_matches_1 (session_id=?)",
+            ]
+        );
+    }
 }
