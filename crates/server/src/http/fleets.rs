@@ -1,12 +1,12 @@
 //! How game servers are run.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use spawnpoint_core::Code;
 use spawnpoint_wire::api::{FleetList, FleetView};
 use spawnpoint_wire::problem::Problem;
 
-use super::request::Call;
+use super::request::{Call, Path};
 use super::{Ctx, Failure, Reply};
 
 /// All fleets.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -15,7 +15,7 @@ use spawnpoint_wire::api::{Connection, EndBody, EndReply, JoinBody, NewGame, Tok
 use spawnpoint_wire::claim::MaxAsked;
 use spawnpoint_wire::problem::Problem;
 
-use super::request::{Call, Raw, duration, player_id, session_id};
+use super::request::{Call, Path, Raw, duration, player_id, session_id};
 use super::{Ctx, Failure, Reply};
 use crate::app::{Caller, NewSession, Started, check_results, joinable_parse, unknown_session};
 

@@ -1,14 +1,14 @@
 //! What was played.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use spawnpoint_core::Code;
 use spawnpoint_core::lifecycle::Reason;
 use spawnpoint_store::Filter;
 use spawnpoint_wire::api::{MatchPage, MatchView};
 use spawnpoint_wire::problem::Problem;
 
-use super::request::{Call, player_id, session_id};
+use super::request::{Call, Path, player_id, session_id};
 use super::{Ctx, Failure, Reply};
 use crate::app::{Caller, match_view};
 

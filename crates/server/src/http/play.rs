@@ -1,12 +1,12 @@
 //! The built-in browser game and the browser client, embedded.
 
 use axum::Router;
-use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use rust_embed::RustEmbed;
 
+use super::request::Path;
 use super::{Ctx, not_found};
 
 #[derive(RustEmbed)]

@@ -1,6 +1,6 @@
 //! One request as the handlers see it: its parameters, who makes it, and its body read strictly.
 
-use std::convert::Infallible;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
 use spawnpoint_core::limits::{DEFAULT_PAGE, MAX_BODY, MAX_PAGE, MAX_WAIT};
 use spawnpoint_core::{Code, PlayerId, SessionId};
 use spawnpoint_wire::access::Peer;
@@ -27,30 +28,53 @@ pub(crate) struct Call {
 }
 
 impl FromRequestParts<Ctx> for Call {
-    type Rejection = Infallible;
+    type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Ctx) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _: &Ctx) -> Result<Self, Failure> {
         Ok(Self {
             headers: parts.headers.clone(),
             peer: parts.extensions.get::<Peer>().map(|p| p.0.ip()),
-            query: parse_query(parts.uri.query().unwrap_or("")),
+            query: parse_query(parts.uri.query().unwrap_or("")).ok_or_else(|| not_text("query"))?,
         })
     }
 }
 
-/// Query parameters, names in snake_case.
-fn parse_query(query: &str) -> Vec<(String, String)> {
+/// Escapes that are no text. Replaced by the character for it, they would name whoever is called so.
+fn not_text(part: &str) -> Failure {
+    Failure(Problem::new(
+        Code::InvalidParameter,
+        format!("the {part} has escapes (%XX) that are not UTF-8 text"),
+    ))
+}
+
+/// What a path names, decoded.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Ctx> for Path<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, ctx: &Ctx) -> Result<Self, Failure> {
+        // The framework's own refusal is not in the form that all of ours have.
+        match axum::extract::Path::from_request_parts(parts, ctx).await {
+            Ok(axum::extract::Path(named)) => Ok(Self(named)),
+            Err(_) => Err(not_text("path")),
+        }
+    }
+}
+
+/// Query parameters, names in snake_case; `None` if they are not text.
+fn parse_query(query: &str) -> Option<Vec<(String, String)>> {
     let decode = |s: &str| {
-        percent_encoding::percent_decode_str(&s.replace('+', " "))
-            .decode_utf8_lossy()
-            .into_owned()
+        let spaced = s.replace('+', " ");
+        let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8();
+        decoded.ok().map(Cow::into_owned)
     };
     query
         .split('&')
         .filter(|p| !p.is_empty())
         .map(|pair| {
             let (k, v) = pair.split_once('=').unwrap_or((pair, ""));
-            (snake(&decode(k)), decode(v))
+            Some((snake(&decode(k)?), decode(v)?))
         })
         .collect()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -19,7 +19,7 @@ use spawnpoint_wire::api::{
 };
 use spawnpoint_wire::problem::Problem;
 
-use super::request::{Call, Raw, duration, player_id, session_id};
+use super::request::{Call, Path, Raw, duration, player_id, session_id};
 use super::{Ctx, Failure, Reply};
 use crate::app::world::Entry;
 use crate::app::{App, Beat, Caller, match_view, unknown_session};

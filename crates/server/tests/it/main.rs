@@ -12,6 +12,7 @@ mod faults;
 mod harness;
 mod joining;
 mod lifecycle;
+mod names;
 mod openapi;
 mod restart;
 mod starting;
