@@ -146,6 +146,8 @@ codes! {
     StorageFull = "storage_full", 503, Platform, Retry::After(30);
     /// The database cannot be reached; nothing is lost meanwhile.
     DatabaseUnavailable = "database_unavailable", 503, Platform, Retry::After(5);
+    /// What keeps the waiting tickets cannot be reached; those that wait go on waiting.
+    LobbyUnavailable = "lobby_unavailable", 503, Platform, Retry::After(2);
     /// What was asked cannot be known right now.
     Unknown = "unknown", 503, Platform, Retry::After(2);
     /// The process is shutting down.

@@ -1,4 +1,4 @@
-//! Any store, with failures put in: by seed for simulations, by call number for one exact moment.
+//! Any store or lobby, with failures put in: by seed for simulations, by call number for one exact moment.
 //!
 //! The two failures differ where it matters: one comes before the effect, the other after it (the caller cannot know that it was
 //! done). Which call fails how depends only on the seed and the call's number, so a run can be repeated.
@@ -9,9 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use spawnpoint_core::SessionId;
+use spawnpoint_core::matching::Ticket;
 use spawnpoint_core::record::{IdempotencyMark, MatchRecord};
+use spawnpoint_core::{SessionId, TicketId};
 
+use crate::lobby::{Held, Joined, Left, Lobby, LobbyError, Taken};
 use crate::{Filter, Inserted, Page, Records, StoreError};
 
 /// What is done to one call.
@@ -46,7 +48,26 @@ pub struct Injected {
     pub call: u64,
 }
 
-/// A store with failures put in.
+/// An error that says a call's outcome is unknown.
+trait OutcomeUnknown {
+    fn of(what: &'static str, source: Injected) -> Self;
+}
+
+impl OutcomeUnknown for StoreError {
+    fn of(what: &'static str, source: Injected) -> Self {
+        let source = Box::new(source);
+        Self::Unavailable { what, source }
+    }
+}
+
+impl OutcomeUnknown for LobbyError {
+    fn of(what: &'static str, source: Injected) -> Self {
+        let source = Box::new(source);
+        Self::Unavailable { what, source }
+    }
+}
+
+/// A store or lobby with failures put in.
 #[derive(Debug)]
 pub struct Flaky<T> {
     inner: T,
@@ -57,8 +78,8 @@ pub struct Flaky<T> {
     calls: AtomicU64,
 }
 
-impl<T: Records> Flaky<T> {
-    /// Wraps a store; calls fail by chance at these rates.
+impl<T> Flaky<T> {
+    /// Wraps a store or lobby; calls fail by chance at these rates.
     #[must_use]
     pub fn new(inner: T, seed: u64, rates: Rates) -> Self {
         Self {
@@ -71,7 +92,7 @@ impl<T: Records> Flaky<T> {
         }
     }
 
-    /// Wraps a store that fails only as told.
+    /// Wraps one that fails only as told.
     #[must_use]
     pub fn quiet(inner: T) -> Self {
         Self::new(inner, 0, Rates::default())
@@ -101,7 +122,7 @@ impl<T: Records> Flaky<T> {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// The store itself, for looking behind the failures.
+    /// What is wrapped, for looking behind the failures.
     #[must_use]
     pub fn inner(&self) -> &T {
         &self.inner
@@ -119,16 +140,13 @@ impl<T: Records> Flaky<T> {
         scripted.or_else(|| by_chance(self.rates, self.seed, call))
     }
 
-    async fn call<O>(
+    async fn call<O, E: OutcomeUnknown>(
         &self,
         what: &'static str,
-        inner: impl Future<Output = Result<O, StoreError>> + Send,
-    ) -> Result<O, StoreError> {
+        inner: impl Future<Output = Result<O, E>> + Send,
+    ) -> Result<O, E> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
-        let failure = || StoreError::Unavailable {
-            what,
-            source: Box::new(Injected { call }),
-        };
+        let failure = || E::of(what, Injected { call });
         match self.fault(call) {
             None => inner.await,
             Some(Fault::Before) => Err(failure()),
@@ -203,6 +221,47 @@ impl<T: Records> Records for Flaky<T> {
     }
 
     async fn healthy(&self) -> Result<(), StoreError> {
+        self.call("write a probe", self.inner.healthy()).await
+    }
+}
+
+#[async_trait]
+impl<T: Lobby> Lobby for Flaky<T> {
+    async fn join(&self, ticket: &Ticket) -> Result<Joined, LobbyError> {
+        self.call("let a ticket join", self.inner.join(ticket))
+            .await
+    }
+
+    async fn leave(&self, ticket: TicketId) -> Result<Left, LobbyError> {
+        self.call("let a ticket leave", self.inner.leave(ticket))
+            .await
+    }
+
+    async fn take(&self, session: SessionId, tickets: &[TicketId]) -> Result<Taken, LobbyError> {
+        let inner = self.inner.take(session, tickets);
+        self.call("take tickets for a match", inner).await
+    }
+
+    async fn settle(&self, session: SessionId) -> Result<Vec<TicketId>, LobbyError> {
+        self.call("settle a match", self.inner.settle(session))
+            .await
+    }
+
+    async fn give_back(&self, session: SessionId) -> Result<Vec<TicketId>, LobbyError> {
+        let inner = self.inner.give_back(session);
+        self.call("give tickets back", inner).await
+    }
+
+    async fn list(&self, after: Option<TicketId>, limit: usize) -> Result<Vec<Held>, LobbyError> {
+        self.call("list tickets", self.inner.list(after, limit))
+            .await
+    }
+
+    async fn touch(&self, tickets: &[TicketId]) -> Result<Vec<TicketId>, LobbyError> {
+        self.call("touch tickets", self.inner.touch(tickets)).await
+    }
+
+    async fn healthy(&self) -> Result<(), LobbyError> {
         self.call("write a probe", self.inner.healthy()).await
     }
 }

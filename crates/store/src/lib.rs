@@ -1,13 +1,16 @@
-//! What was: match records, behind one trait.
+//! What was, and who waits: match records and tickets, each behind one trait.
 //!
-//! [`Records`] is the seam; [`sqlite`] is the embedded default, [`memory`] the one for tests, [`flaky`] wraps any of them in
-//! failures, and [`conformance`] is the suite that every one of them passes. Nothing live is kept here.
+//! [`Records`] is the seam of what was; [`sqlite`] is the embedded default, [`memory`] the one for tests, and [`conformance`] the suite
+//! that every one of them passes. [`lobby`] has the same of who waits. [`flaky`] wraps any of them in failures. No session that lives
+//! is kept here.
 
 pub mod conformance;
 mod contract;
 mod cursor;
 pub mod flaky;
+pub mod lobby;
 pub mod memory;
 pub mod sqlite;
 
 pub use contract::*;
+pub use lobby::{Lobby, LobbyError};

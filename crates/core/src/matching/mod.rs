@@ -17,11 +17,13 @@
 mod queue;
 mod rules;
 mod search;
+mod ticket;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 pub use rules::{Limit, RuleError, RuleProblem, Rules};
+pub use ticket::{Attribute, Ticket};
 
 use crate::id::TicketId;
 use crate::time::Moment;

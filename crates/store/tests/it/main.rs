@@ -10,4 +10,5 @@ mod damage;
 mod durability;
 mod equal;
 mod full_disk;
+mod lobby;
 mod schema;
