@@ -6,6 +6,7 @@
 mod claims;
 mod clone;
 mod floor;
+mod gateway;
 mod latency;
 mod memory;
 mod platform;
@@ -75,8 +76,16 @@ enum What {
     Claims,
     /// Memory of the server, of a session and of a player.
     Memory,
+    /// The gateway beside haproxy and nginx: round trips, CPU time, memory, handshakes.
+    Gateway,
     /// `git clone` to two players in one game, with empty caches.
     Clone,
+    /// One process of a measurement.
+    #[command(hide = true)]
+    Part {
+        #[command(subcommand)]
+        part: gateway::Part,
+    },
     /// The loop whose instructions are counted.
     #[command(hide = true)]
     ClaimLoop {
@@ -93,9 +102,18 @@ fn main() -> Result<()> {
         let answer = claims::claim_loop(Load { live, claims })?;
         return say(&answer.to_string());
     }
+    if let What::Part { part } = cli.what {
+        return part.run();
+    }
     let wanted: Vec<What> = match cli.what {
         What::All { clone } => {
-            let mut all = vec![What::Start, What::Rate, What::Claims, What::Memory];
+            let mut all = vec![
+                What::Start,
+                What::Rate,
+                What::Claims,
+                What::Memory,
+                What::Gateway,
+            ];
             all.extend(clone.then_some(What::Clone));
             all
         }
@@ -152,8 +170,14 @@ fn measure(what: What, quick: bool) -> Result<Section> {
             "memory",
             memory::run(&Binaries::find()?, pick(20, 200), &bar("memory")),
         ),
+        What::Gateway => (
+            "gateway",
+            gateway::run(gateway::Size::of(quick), &bar("gateway")),
+        ),
         What::Clone => ("clone", clone::run(&bar("clone"))),
-        What::All { .. } | What::ClaimLoop { .. } => anyhow::bail!("not one measurement"),
+        What::All { .. } | What::Part { .. } | What::ClaimLoop { .. } => {
+            anyhow::bail!("not one measurement")
+        }
     };
     section.with_context(|| format!("the measurement {name:?} failed"))
 }

@@ -50,6 +50,23 @@ pub(crate) fn thread_cpu() -> Result<Duration> {
     ))
 }
 
+/// CPU time of all threads of these processes so far, to the nanosecond: `utime + stime` of `stat` are this sum rounded to hundredths of
+/// a second. For processes whose threads live as long as they do.
+pub(crate) fn threads_cpu(pids: &[u32]) -> Result<Duration> {
+    let mut nanos = 0;
+    for pid in pids {
+        let path = format!("/proc/{pid}/task");
+        for task in fs::read_dir(&path).with_context(|| path.clone())? {
+            let path = task?.path().join("schedstat");
+            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let ran = text.split_whitespace().next();
+            let ran = ran.and_then(|f| f.parse::<u64>().ok());
+            nanos += ran.with_context(|| format!("{}: {text}", path.display()))?;
+        }
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
 fn ticks_per_second() -> u64 {
     rustix::param::clock_ticks_per_second()
 }
@@ -61,6 +78,8 @@ pub(crate) struct Memory {
     pub(crate) resident: u64,
     /// Of it the process's own data: neither the program's file nor shared with anybody.
     pub(crate) own: u64,
+    /// Resident, each shared page divided among those who share it (PSS).
+    pub(crate) proportional: u64,
 }
 
 /// Memory of a process now.
@@ -75,6 +94,7 @@ pub(crate) fn memory(pid: u32) -> Result<Memory> {
     Ok(Memory {
         resident: bytes("Rss:")?,
         own: bytes("Anonymous:")?,
+        proportional: bytes("Pss:")?,
     })
 }
 
@@ -106,6 +126,18 @@ pub(crate) fn children() -> Result<HashMap<u32, Vec<u32>>> {
         }
     }
     Ok(out)
+}
+
+/// A process and all below it.
+pub(crate) fn family(pid: u32) -> Result<Vec<u32>> {
+    let tree = children()?;
+    let mut all = vec![pid];
+    let mut at = 0;
+    while let Some(one) = all.get(at).copied() {
+        all.extend(tree.get(&one).into_iter().flatten());
+        at += 1;
+    }
+    Ok(all)
 }
 
 /// The load averages as the kernel shows them.
@@ -161,6 +193,9 @@ mod tests {
         let me = std::process::id();
         let memory = memory(me).unwrap();
         assert!(memory.resident > 0 && memory.own <= memory.resident);
+        assert!(memory.proportional > 0 && memory.proportional <= memory.resident);
+        assert!(threads_cpu(&[me]).unwrap() > Duration::ZERO);
+        assert!(family(me).unwrap().starts_with(&[me]));
         assert!(children().unwrap().values().any(|c| c.contains(&me)));
         assert!(cpu(me).is_ok() && !load().is_empty() && machine().contains("cores"));
     }

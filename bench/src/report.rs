@@ -28,7 +28,6 @@ impl Verdict {
         }
     }
 
-    #[allow(dead_code, reason = "for the measurements that come next")]
     pub(crate) fn at_least(what: &str, measured: f64, target: f64) -> Self {
         Self {
             bound: Bound::AtLeast,
