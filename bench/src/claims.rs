@@ -197,6 +197,7 @@ fn config() -> Result<Config> {
             name: "bench".into(),
         },
         fleets: vec![Arc::new(fleet)],
+        queues: Vec::new(),
     })
 }
 
