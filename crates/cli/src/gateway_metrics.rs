@@ -8,13 +8,23 @@ use spawnpoint_gateway::Metrics;
 /// The text, one family after another.
 pub(crate) fn render(m: &Metrics) -> String {
     let mut out = String::new();
-    let gauges: [(&str, &str, u64); 8] = [
+    let gauges: [(&str, &str, u64); 10] = [
         (
             "connections",
             "Open connections of all kinds.",
             m.connections,
         ),
         ("tunnels", "Connections that carry a game.", m.tunnels),
+        (
+            "requests",
+            "Requests that an HTTP game is answering.",
+            m.requests,
+        ),
+        (
+            "idle_game_connections",
+            "Free connections to HTTP games.",
+            m.idle_game_connections,
+        ),
         (
             "parked",
             "Connections parked before their handshake is answered.",
@@ -94,6 +104,13 @@ pub(crate) fn render(m: &Metrics) -> String {
         "Handshakes by outcome.",
         "outcome",
         &m.handshakes,
+    );
+    labelled(
+        &mut out,
+        "http_requests_total",
+        "Requests to HTTP games by outcome.",
+        "outcome",
+        &m.http_requests,
     );
     labelled(
         &mut out,

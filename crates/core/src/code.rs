@@ -80,6 +80,10 @@ codes! {
     InvalidParameter = "invalid_parameter", 400, Caller, Retry::No;
     /// The cursor is not one of ours.
     InvalidCursor = "invalid_cursor", 400, Caller, Retry::No;
+    /// The request is not one that HTTP allows, or that every reader would read alike.
+    MalformedRequest = "malformed_request", 400, Caller, Retry::No;
+    /// The body of a request stopped coming.
+    UploadStalled = "upload_stalled", 408, Caller, Retry::After(1);
     /// The body is larger than the limit.
     BodyTooLarge = "body_too_large", 413, Caller, Retry::No;
     /// The call needs a key or a token and has none.
@@ -142,6 +146,10 @@ codes! {
     GameUnreachable = "game_unreachable", 503, Game, Retry::After(1);
     /// The game server answered the handshake with something else.
     GameRefused = "game_refused", 502, Game, Retry::No;
+    /// The game server closed the connection instead of answering a request, or its answer is not HTTP.
+    GameFailed = "game_failed", 502, Game, Retry::After(1);
+    /// The game server did not begin to answer a request in time.
+    GameTimeout = "game_timeout", 504, Game, Retry::After(1);
     /// The disk is full or not writable: nothing was started.
     StorageFull = "storage_full", 503, Platform, Retry::After(30);
     /// The database cannot be reached; nothing is lost meanwhile.

@@ -64,7 +64,7 @@ pub(crate) fn is_ours(path: &str) -> bool {
 }
 
 /// The query without `token`, everything else byte for byte; and the first token.
-fn strip_token(query: Option<&str>) -> (Option<String>, Option<String>) {
+pub(crate) fn strip_token(query: Option<&str>) -> (Option<String>, Option<String>) {
     let Some(query) = query else {
         return (None, None);
     };
@@ -140,6 +140,16 @@ pub(crate) fn session_of(name: &str, claims: &TokenClaims) -> Option<SessionId> 
     (named || name == claims.sub.as_str()).then_some(claims.sid)
 }
 
+/// Whether a comma-separated header names this token.
+pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|v| v.trim().eq_ignore_ascii_case(wanted))
+}
+
 /// Whether this server answers to the request's `Host`: exactly one, and one of ours.
 pub(crate) fn host_allowed(headers: &HeaderMap, config: &GatewayConfig) -> bool {
     one(headers, &HOST).is_ok_and(|h| h.is_some_and(|h| config.access.host_allowed(h)))
@@ -156,9 +166,12 @@ pub(crate) fn origin_allowed(headers: &HeaderMap, config: &GatewayConfig) -> boo
 }
 
 /// A header was sent twice, or is no text: whoever reads it next could read another one than we did.
-struct Several;
+pub(crate) struct Several;
 
-fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Several> {
+pub(crate) fn one<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h str>, Several> {
     let mut all = headers.get_all(name).iter();
     let Some(value) = all.next() else {
         return Ok(None);

@@ -26,6 +26,19 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const DIAL_PAUSE: Duration = Duration::from_millis(20);
 /// See [`DIAL_PAUSE`].
 pub const DIAL_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Default of [`GatewayConfig::answer_timeout`]: twice what people wait for a page, so that a long poll of a minute fits.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Default of [`GatewayConfig::upload_silence`]: as long as a machine that acknowledges nothing is believed to be there.
+pub const UPLOAD_SILENCE: Duration = CLIENT_UNACKNOWLEDGED;
+/// Unused connections to one HTTP game at most: more than a browser makes at once, few enough for a game of one thread.
+pub const MAX_IDLE_CONNECTIONS: usize = 8;
+/// An unused connection to an HTTP game is kept this long: less than the shortest usual patience of servers (Node: 5 s), so that
+/// a request hardly ever meets one that is being closed.
+pub const IDLE_CONNECTION: Duration = Duration::from_secs(4);
+/// A connection that has just carried an answer is free for the next request within this time, else another is made.
+pub const IDLE_SETTLES: Duration = Duration::from_millis(20);
+/// In a drain the answer of an HTTP game may go on for this long: a page gets through, an endless stream is cut.
+pub const DRAIN_ANSWERS: Duration = Duration::from_secs(2);
 /// An old connection of the same player leaves the game within this time, else the new one does not wait for it.
 pub const TAKEOVER_WAIT: Duration = Duration::from_secs(1);
 /// From the wish to close until a Close frame is on its way; a game stalled in mid-frame or a client that reads nothing longer
@@ -104,6 +117,12 @@ pub struct GatewayConfig {
     pub limit_loopback: bool,
     /// Tunnels and waiting connections of one session.
     pub max_per_session: u32,
+    /// Requests of one HTTP session at a time, with its tunnels.
+    pub max_requests_per_session: u32,
+    /// An HTTP game begins its answer within this time after the last byte of the request.
+    pub answer_timeout: Duration,
+    /// A client that is sending a body to an HTTP game may pause for this long.
+    pub upload_silence: Duration,
 }
 
 impl Default for GatewayConfig {
@@ -124,6 +143,10 @@ impl Default for GatewayConfig {
             limit_loopback: false,
             // Twice the largest roster: everybody may be taking over from an older connection of theirs.
             max_per_session: 200,
+            // The largest roster, each with the six connections that a browser makes and some streams.
+            max_requests_per_session: 1_024,
+            answer_timeout: ANSWER_TIMEOUT,
+            upload_silence: UPLOAD_SILENCE,
         }
     }
 }

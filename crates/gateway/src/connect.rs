@@ -1,6 +1,8 @@
 //! From an admitted connection to a connected game: wait until the route accepts, dial, and make sure that what was dialled is
 //! still the session's instance.
 
+use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,17 +12,32 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::{DIAL_PAUSE, DIAL_PAUSE_MAX, GatewayConfig, TAKEOVER_WAIT};
-use crate::decide::{self, Next, Refusal};
-use crate::game::{DialError, GameLeg, GameRequest};
+use crate::decide::{self, Next, Refusal, Use};
+use crate::game::DialError;
 use crate::routes::RouteState;
 use crate::table::Admission;
 
+/// A way to reach a game that accepts.
+pub(crate) trait Dial: Sync {
+    /// What it is reached for.
+    const USE: Use;
+    /// What comes of it.
+    type Leg: Send;
+
+    /// Reaches the incarnation that this route names, at its address.
+    fn dial(
+        &self,
+        route: &Route,
+        address: SocketAddr,
+    ) -> impl Future<Output = Result<Self::Leg, DialError>> + Send;
+}
+
 /// Waits for and connects the game; the admission counts as connected afterwards. On refusal its place is given back.
-pub(crate) async fn connect(
+pub(crate) async fn connect<D: Dial>(
     mut admission: Admission,
-    request: &GameRequest,
+    game: &D,
     config: &GatewayConfig,
-) -> Result<(Admission, GameLeg, Arc<Route>), Refusal> {
+) -> Result<(Admission, D::Leg, Arc<Route>), Refusal> {
     let mut watch = admission.watch().ok_or(Refusal::CannotKnow)?;
     let mut patience = Patience::new();
     loop {
@@ -28,7 +45,8 @@ pub(crate) async fn connect(
             RouteState::Live(route) => route.clone(),
             RouteState::Gone(reason) => return Err(Refusal::Ended(*reason)),
         };
-        let address = match decide::connect(&route, &admission.tunnel().player, &config.targets) {
+        let player = &admission.tunnel().player;
+        let address = match decide::connect(&route, player, &config.targets, D::USE) {
             Next::Dial(address) => address,
             Next::Refuse(refusal) => {
                 if refusal == Refusal::TargetNotAllowed {
@@ -43,7 +61,7 @@ pub(crate) async fn connect(
             }
         };
         admission.older_gone(TAKEOVER_WAIT).await;
-        match request.dial(address).await {
+        match game.dial(&route, address).await {
             Ok(leg) => {
                 if admission.attach(&route) {
                     return Ok((admission, leg, route));
@@ -87,7 +105,9 @@ pub(crate) const fn refusal_for(close: spawnpoint_wire::close::Close) -> Refusal
     match close.code {
         4409 => Refusal::Superseded,
         1001 => Refusal::Draining,
+        1012 => Refusal::Replaced,
         4403 => Refusal::NotOnRoster,
+        4408..=4411 | 1000 | 4500 => Refusal::Ended(None),
         _ => Refusal::CannotKnow,
     }
 }

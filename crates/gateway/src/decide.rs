@@ -60,8 +60,8 @@ pub enum Refusal {
     /// We are going away.
     #[error("this gateway is shutting down; connect again")]
     Draining,
-    /// The game does not speak WebSocket.
-    #[error("this session's game speaks {0}, not WebSocket")]
+    /// The game speaks neither WebSocket nor HTTP.
+    #[error("this session's game speaks {0}, which does not go through this address")]
     OtherProtocol(&'static str),
     /// A request without an upgrade.
     #[error(
@@ -83,6 +83,24 @@ pub enum Refusal {
     /// The path cannot be read.
     #[error("the path must be /session/<session id> or /session/<player id>")]
     Path,
+    /// On a session's own host name: a page of another origin is behind it.
+    #[error("only pages of this session's own host name may do that")]
+    ForeignPage,
+    /// Two readers could take it for two different requests.
+    #[error("this is not one plain HTTP request: {0}")]
+    Malformed(&'static str),
+    /// The client stopped sending in the middle of a body.
+    #[error("the body stopped coming; send it again")]
+    UploadStalled,
+    /// An HTTP game hung up, or what it said is not HTTP.
+    #[error("the game server failed to answer: {0}")]
+    GameFailed(&'static str),
+    /// An HTTP game did not begin to answer.
+    #[error("the game server took too long to answer; try again")]
+    GameTimeout,
+    /// The instance was replaced while it was being asked.
+    #[error("the game server was replaced in the middle of the request; send it again")]
+    Replaced,
 }
 
 impl Refusal {
@@ -106,8 +124,13 @@ impl Refusal {
             Self::UpgradeRequired => Code::UpgradeRequired,
             Self::Method => Code::MethodNotAllowed,
             Self::Handshake(_) => Code::InvalidParameter,
+            Self::Malformed(_) => Code::MalformedRequest,
+            Self::UploadStalled => Code::UploadStalled,
+            Self::GameFailed(_) => Code::GameFailed,
+            Self::GameTimeout => Code::GameTimeout,
+            Self::Replaced => Code::GameUnreachable,
             Self::Host => Code::HostNotAllowed,
-            Self::Origin => Code::OriginNotAllowed,
+            Self::Origin | Self::ForeignPage => Code::OriginNotAllowed,
         }
     }
 
@@ -154,16 +177,40 @@ pub(crate) enum Next {
     Refuse(Refusal),
 }
 
+/// What a place in a session is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Both sockets, for as long as the two ends like.
+    Tunnel,
+    /// One request and its answer.
+    Request,
+}
+
+/// Why this kind of game cannot be reached in this way.
+fn unspoken(protocol: Protocol, wanted: Use) -> Option<Refusal> {
+    match (protocol, wanted) {
+        (Protocol::Http, _) | (Protocol::WebSocket, Use::Tunnel) => None,
+        (Protocol::WebSocket, Use::Request) => Some(Refusal::UpgradeRequired),
+        (Protocol::Tcp | Protocol::Udp, _) => Some(Refusal::OtherProtocol(protocol.as_str())),
+    }
+}
+
+/// Whether a player's new connection takes the place of their older ones: they have one to a WebSocket game; a page of an HTTP
+/// game may open several.
+pub(crate) fn takes_over(protocol: Protocol, wanted: Use) -> bool {
+    wanted == Use::Tunnel && protocol != Protocol::Http
+}
+
 /// What this route means for a new connection of this player.
-pub(crate) fn connect(route: &Route, player: &PlayerId, targets: &[Network]) -> Next {
+pub(crate) fn connect(route: &Route, player: &PlayerId, targets: &[Network], wanted: Use) -> Next {
     if matches!(route.phase, Phase::Ending | Phase::Ended) {
         return Next::Refuse(Refusal::Ended(route.ended));
     }
     if !route.players.contains(player) {
         return Next::Refuse(Refusal::NotOnRoster);
     }
-    if route.protocol != Protocol::WebSocket {
-        return Next::Refuse(Refusal::OtherProtocol(route.protocol.as_str()));
+    if let Some(refusal) = unspoken(route.protocol, wanted) {
+        return Next::Refuse(refusal);
     }
     match route.address {
         Some(address) if route.phase.accepts() => {
@@ -223,28 +270,54 @@ mod tests {
         let (a, b): (PlayerId, PlayerId) = ("a".parse().unwrap(), "b".parse().unwrap());
         let local = Network::loopback();
         for phase in Phase::ALL {
-            let next = connect(&route(phase), &a, &local);
+            let next = connect(&route(phase), &a, &local, Use::Tunnel);
             let expected = match phase {
                 Phase::Ready | Phase::Running => Next::Dial("127.0.0.1:9".parse().unwrap()),
                 Phase::Queued | Phase::Starting | Phase::Replacing => Next::Wait,
                 Phase::Ending | Phase::Ended => Next::Refuse(Refusal::Ended(None)),
             };
             assert_eq!(next, expected, "{phase:?}");
-            let stranger = connect(&route(phase), &b, &local);
+            let stranger = connect(&route(phase), &b, &local, Use::Tunnel);
             assert!(matches!(stranger, Next::Refuse(_)), "{phase:?}");
         }
         let mut r = route(Phase::Ready);
         r.address = None;
-        assert_eq!(connect(&r, &a, &local), Next::Wait);
+        assert_eq!(connect(&r, &a, &local, Use::Tunnel), Next::Wait);
         r.address = Some("169.254.169.254:80".parse().unwrap());
         assert_eq!(
-            connect(&r, &a, &local),
+            connect(&r, &a, &local, Use::Tunnel),
             Next::Refuse(Refusal::TargetNotAllowed)
         );
         r.protocol = Protocol::Tcp;
         assert_eq!(
-            connect(&r, &a, &local),
+            connect(&r, &a, &local, Use::Tunnel),
             Next::Refuse(Refusal::OtherProtocol("tcp"))
+        );
+    }
+
+    #[test]
+    fn what_a_game_does_not_speak_is_refused() {
+        let a: PlayerId = "a".parse().unwrap();
+        let next = |protocol, wanted| {
+            let r = Route {
+                protocol,
+                ..route(Phase::Ready)
+            };
+            connect(&r, &a, &Network::loopback(), wanted)
+        };
+        for wanted in [Use::Tunnel, Use::Request] {
+            assert!(matches!(next(Protocol::Http, wanted), Next::Dial(_)));
+            let refused = Next::Refuse(Refusal::OtherProtocol("udp"));
+            assert_eq!(next(Protocol::Udp, wanted), refused);
+        }
+        assert_eq!(
+            next(Protocol::WebSocket, Use::Request),
+            Next::Refuse(Refusal::UpgradeRequired)
+        );
+        assert!(takes_over(Protocol::WebSocket, Use::Tunnel));
+        assert!(
+            !takes_over(Protocol::Http, Use::Tunnel),
+            "a notebook has a socket for each kernel"
         );
     }
 

@@ -16,10 +16,13 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha1::{Digest as _, Sha1};
 use spawnpoint_core::{PlayerId, SessionId};
+use spawnpoint_wire::link::Route;
 use tokio::net::TcpStream;
 
 use crate::access::{Offer, Target};
 use crate::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_HEAD};
+use crate::connect::Dial;
+use crate::decide::Use;
 use crate::serve::quicken;
 
 /// Escapes like `encodeURIComponent`, so that every language can read a player id back.
@@ -103,7 +106,7 @@ impl GameRequest {
                 copy(client, &mut headers, SEC_WEBSOCKET_EXTENSIONS);
             }
         }
-        introduce(&mut headers, target, client, who);
+        introduce(&mut headers, &target.prefix, client, who);
         Self {
             path_and_query: target.path_and_query.clone(),
             headers,
@@ -123,18 +126,6 @@ impl GameRequest {
         *request.headers_mut() = self.headers.clone();
         *request.extensions_mut() = self.extensions.clone();
         Ok(request)
-    }
-
-    /// Connects and shakes hands.
-    pub(crate) async fn dial(&self, address: SocketAddr) -> Result<GameLeg, DialError> {
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
-            .await
-            .map_err(|_| DialError::Unreachable)?
-            .map_err(|_| DialError::Unreachable)?;
-        quicken(&stream);
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.shake_hands(stream))
-            .await
-            .map_err(|_| DialError::Unreachable)?
     }
 
     async fn shake_hands(&self, stream: TcpStream) -> Result<GameLeg, DialError> {
@@ -204,6 +195,29 @@ impl GameRequest {
     }
 }
 
+impl Dial for GameRequest {
+    const USE: Use = Use::Tunnel;
+    type Leg = GameLeg;
+
+    /// Connects and shakes hands.
+    async fn dial(&self, _: &Route, address: SocketAddr) -> Result<GameLeg, DialError> {
+        let stream = open(address).await?;
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.shake_hands(stream))
+            .await
+            .map_err(|_| DialError::Unreachable)?
+    }
+}
+
+/// A fresh socket to a game.
+pub(crate) async fn open(address: SocketAddr) -> Result<TcpStream, DialError> {
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+        .await
+        .map_err(|_| DialError::Unreachable)?
+        .map_err(|_| DialError::Unreachable)?;
+    quicken(&stream);
+    Ok(stream)
+}
+
 /// `Sec-WebSocket-Accept` for a key.
 pub(crate) fn accept_for(key: &[u8]) -> String {
     let mut hash = Sha1::new();
@@ -220,7 +234,7 @@ fn new_key() -> String {
 }
 
 /// Headers that belong to one connection, to the handshake, or to us.
-fn is_replaced(name: &HeaderName) -> bool {
+pub(crate) fn is_replaced(name: &HeaderName) -> bool {
     // Some frameworks read `X_Player_Id` as `X-Player-Id`: both spellings are ours.
     let n = name.as_str().replace('_', "-");
     n.starts_with("sec-websocket-")
@@ -244,7 +258,13 @@ fn is_replaced(name: &HeaderName) -> bool {
         )
 }
 
-fn introduce(headers: &mut HeaderMap, target: &Target, client: &HeaderMap, who: &Introduction<'_>) {
+/// Tells the game who comes, from where, and under which URL. `prefix` is empty where the game has a host name of its own.
+pub(crate) fn introduce(
+    headers: &mut HeaderMap,
+    prefix: &str,
+    client: &HeaderMap,
+    who: &Introduction<'_>,
+) {
     put(
         headers,
         HeaderName::from_static("x-session-id"),
@@ -260,11 +280,13 @@ fn introduce(headers: &mut HeaderMap, target: &Target, client: &HeaderMap, who: 
     );
     let proto = if who.secure { "https" } else { "http" };
     put(headers, HeaderName::from_static("x-forwarded-proto"), proto);
-    put(
-        headers,
-        HeaderName::from_static("x-forwarded-prefix"),
-        &target.prefix,
-    );
+    if !prefix.is_empty() {
+        put(
+            headers,
+            HeaderName::from_static("x-forwarded-prefix"),
+            prefix,
+        );
+    }
     if let Some(host) = client.get(HOST) {
         headers.insert(HeaderName::from_static("x-forwarded-host"), host.clone());
     }

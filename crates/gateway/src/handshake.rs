@@ -3,7 +3,6 @@
 //! The token is checked before anything is looked up, so that an answer never tells whether a session exists to somebody who has
 //! no token for it.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -12,11 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::{Either, select};
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -28,8 +26,9 @@ use tokio::time::timeout;
 
 use crate::access::{self, Offer, PROGRESS, Target, V1};
 use crate::connect::{connect, refusal_for};
-use crate::decide::Refusal;
+use crate::decide::{Refusal, Use};
 use crate::game::{GameLeg, GameRequest, Introduction, accept_for};
+use crate::http_game::entrance::{self, Credentials, Door};
 use crate::relay::{Leg, Relay};
 use crate::serve::Permit;
 use crate::table::Admission;
@@ -39,7 +38,9 @@ type Answer = Response<Full<Bytes>>;
 
 /// What every request of ours is checked for before anybody is asked who they are.
 struct Asked {
+    door: Door,
     target: Target,
+    credentials: Credentials,
     offer: Offer,
     key: Vec<u8>,
     upgrade: OnUpgrade,
@@ -47,38 +48,39 @@ struct Asked {
     head: http::request::Parts,
 }
 
-/// Answers one request.
+/// Answers one request for a WebSocket.
 pub(crate) async fn answer(
     inner: Arc<Inner>,
     request: Request<Incoming>,
     peer: SocketAddr,
-) -> Result<Answer, Infallible> {
+    door: Door,
+) -> Answer {
     let mut outcome = Outcome {
         inner: &inner,
         text: "client_gone",
     };
-    let asked = match read(&inner, request) {
+    let asked = match read(&inner, door, request) {
         Ok(asked) => asked,
-        Err(refusal) => return Ok(outcome.refused(&refusal)),
+        Err(refusal) => return outcome.refused(&refusal),
     };
     let wants_progress = asked.offer.progress;
     let admitted = admit(&inner, &asked, peer).await;
     if wants_progress {
         // Counted by the task that takes over.
         outcome.text = "";
-        return Ok(with_progress(&inner, asked, admitted, peer));
+        return with_progress(&inner, asked, admitted, peer);
     }
     let answered = match admitted {
         Ok(admission) => parked(&inner, asked, admission, peer).await,
         Err(refusal) => Err(refusal),
     };
-    Ok(match answered {
+    match answered {
         Ok(answer) => {
             outcome.text = "ok";
             answer
         }
         Err(refusal) => outcome.refused(&refusal),
-    })
+    }
 }
 
 /// Counts how a handshake ended, also when the client goes away in the middle and the future is just dropped.
@@ -103,20 +105,10 @@ impl Drop for Outcome<'_> {
 }
 
 /// Checks the form of the request.
-fn read(inner: &Inner, mut request: Request<Incoming>) -> Result<Asked, Refusal> {
+fn read(inner: &Inner, door: Door, mut request: Request<Incoming>) -> Result<Asked, Refusal> {
     let headers = request.headers();
-    if !access::host_allowed(headers, &inner.config) {
-        return Err(Refusal::Host);
-    }
-    if !access::origin_allowed(headers, &inner.config) {
-        return Err(Refusal::Origin);
-    }
-    if request.method() != Method::GET {
-        return Err(Refusal::Method);
-    }
-    if !lists(headers, &UPGRADE, "websocket") || !lists(headers, &CONNECTION, "upgrade") {
-        return Err(Refusal::UpgradeRequired);
-    }
+    entrance::check_origin(door, request.method(), true, headers, &inner.config)?;
+    entrance::check_form(headers, request.uri(), request.method())?;
     if headers
         .get(SEC_WEBSOCKET_VERSION)
         .map(HeaderValue::as_bytes)
@@ -135,14 +127,19 @@ fn read(inner: &Inner, mut request: Request<Incoming>) -> Result<Asked, Refusal>
     if !request.body().is_end_stream() {
         return Err(Refusal::Handshake("it must have no body"));
     }
-    let target = access::target(request.uri()).ok_or(Refusal::Path)?;
+    let target = entrance::target(door, request.uri()).ok_or(Refusal::Path)?;
     let offer = access::offer(headers);
+    let secure = inner.config.secure;
+    let offered = offer.token.as_deref();
+    let credentials = entrance::credentials(door, &target, offered, headers, secure);
     let upgrade = hyper::upgrade::on(&mut request);
     let (mut head, _) = request.into_parts();
     head.extensions.remove::<Peer>();
     let permit = head.extensions.remove::<Permit>();
     Ok(Asked {
+        door,
         target,
+        credentials,
         offer,
         key,
         upgrade,
@@ -151,45 +148,65 @@ fn read(inner: &Inner, mut request: Request<Incoming>) -> Result<Asked, Refusal>
     })
 }
 
-/// Whether a comma-separated header names this token.
-fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .any(|v| v.trim().eq_ignore_ascii_case(wanted))
-}
-
-fn authorise(inner: &Inner, asked: &Asked) -> Result<TokenClaims, Refusal> {
-    let token = asked
-        .target
-        .token
-        .clone()
-        .or_else(|| asked.offer.token.clone())
-        .or_else(|| access::bearer(&asked.head.headers, false))
-        .ok_or(Refusal::NoToken)?;
-    let now = inner.clock.wall(inner.clock.now()).div_euclid(1000);
-    inner
-        .keyring
-        .load()
-        .verify(&token, now)
-        .map_err(Refusal::BadToken)
-}
-
 async fn admit(inner: &Arc<Inner>, asked: &Asked, peer: SocketAddr) -> Result<Admission, Refusal> {
-    let claims = authorise(inner, asked)?;
-    let session = access::session_of(&asked.target.name, &claims).ok_or(Refusal::OtherSession)?;
-    let route = inner.table.find(&*inner.link, session).await?;
+    let counts = entrance::cookie_counts(&asked.head.headers, inner.config.secure);
+    let granted = authorise(inner, &asked.target.name, &asked.credentials, counts)?;
+    let (claims, address) = (granted.claims, peer.ip().to_canonical());
+    admit_player(inner, &claims, address, asked.permit.clone(), Use::Tunnel).await
+}
+
+/// A token that is good for the session that was asked for.
+pub(crate) struct Granted {
+    pub(crate) claims: TokenClaims,
+    /// Which of the credentials it was.
+    pub(crate) which: usize,
+}
+
+/// Finds the first credential that opens this session. `cookies`: whether those may speak here.
+pub(crate) fn authorise(
+    inner: &Inner,
+    name: &str,
+    credentials: &Credentials,
+    cookies: bool,
+) -> Result<Granted, Refusal> {
+    let now = inner.clock.wall(inner.clock.now()).div_euclid(1000);
+    let keyring = inner.keyring.load();
+    let silent = if cookies { 0 } else { credentials.cookies };
+    let spoken = credentials.tokens.len().saturating_sub(silent);
+    let mut refusal = match (spoken, silent) {
+        (0, 1..) => Refusal::ForeignPage,
+        _ => Refusal::NoToken,
+    };
+    for (which, token) in credentials.tokens.iter().take(spoken).enumerate() {
+        let said = match keyring.verify(token, now) {
+            Ok(claims) if access::session_of(name, &claims).is_some() => {
+                return Ok(Granted { claims, which });
+            }
+            Ok(_) => Refusal::OtherSession,
+            Err(e) => Refusal::BadToken(e),
+        };
+        if refusal == Refusal::NoToken {
+            refusal = said;
+        }
+    }
+    Err(refusal)
+}
+
+/// Gives the player of a token a place in its session.
+pub(crate) async fn admit_player(
+    inner: &Inner,
+    claims: &TokenClaims,
+    address: std::net::IpAddr,
+    permit: Option<Permit>,
+    wanted: Use,
+) -> Result<Admission, Refusal> {
+    let route = inner.table.find(&*inner.link, claims.sid).await?;
     if !route.players.contains(&claims.sub) && route.phase.is_live() {
         return Err(Refusal::NotOnRoster);
     }
-    inner.table.admit(
-        session,
-        &claims.sub,
-        peer.ip().to_canonical(),
-        asked.permit.clone(),
-    )
+    inner
+        .table
+        .admit(claims.sid, &claims.sub, address, permit, wanted)
 }
 
 fn game_request(
@@ -204,11 +221,7 @@ fn game_request(
         peer,
         secure: inner.config.secure,
     };
-    let elsewhere = asked.target.token.is_some() || asked.offer.token.is_some();
-    let bearer_is_ours = access::bearer(&asked.head.headers, elsewhere).is_some();
-    if bearer_is_ours {
-        asked.head.headers.remove(AUTHORIZATION);
-    }
+    entrance::strip(&mut asked.head.headers, &asked.credentials, asked.door);
     GameRequest::new(
         &asked.target,
         &asked.head.headers,

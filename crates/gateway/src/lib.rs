@@ -13,6 +13,7 @@ pub mod frames;
 mod game;
 mod half;
 mod handshake;
+mod http_game;
 mod metrics;
 mod progress;
 mod relay;
@@ -72,6 +73,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     table: Arc<Table>,
     addresses: serve::Addresses,
+    /// Free connections to HTTP games.
+    pool: Arc<http_game::Pool>,
     tracker: TaskTracker,
     /// Ends requests that outlast a drain.
     kill: CancellationToken,
@@ -88,7 +91,8 @@ impl Gateway {
         if getrandom::fill(&mut run).is_err() {
             run = deps.clock.wall(deps.clock.now()).to_be_bytes();
         }
-        let table = Arc::new(Table::new(&config, deps.clock.clone()));
+        let pool = Arc::new(http_game::Pool::default());
+        let table = Arc::new(Table::new(&config, deps.clock.clone(), pool.clone()));
         let inner = Inner {
             config,
             link: deps.link,
@@ -96,6 +100,7 @@ impl Gateway {
             clock: deps.clock,
             table,
             addresses: serve::Addresses::default(),
+            pool,
             tracker: TaskTracker::new(),
             kill: CancellationToken::new(),
             name: format!("gateway-{:016x}", u64::from_be_bytes(run)),
@@ -105,8 +110,8 @@ impl Gateway {
         }
     }
 
-    /// Serves these listeners until `shutdown`, then drains and returns. Paths under `/session/` and `/ws/` are ours; every other
-    /// request goes to `fallback`, with [`Peer`](spawnpoint_wire::access::Peer) among its extensions. Call it once.
+    /// Serves these listeners until `shutdown`, then drains and returns. Paths under `/session/` and `/ws/` are ours, and everything
+    /// on a session's own host name (`<session id>.<host>`); every other request goes to `fallback`, with [`Peer`](spawnpoint_wire::access::Peer) among its extensions. Call it once.
     pub async fn serve<S, B>(
         &self,
         listeners: Vec<TcpListener>,
@@ -125,6 +130,7 @@ impl Gateway {
         let mut workers = JoinSet::new();
         workers.spawn(feed::follow(self.inner.clone(), stop.clone()));
         workers.spawn(report::report(self.inner.clone(), stop.clone()));
+        workers.spawn(self.inner.pool.clone().expire(stop.clone()));
         let mut accepting = JoinSet::new();
         for listener in listeners {
             accepting.spawn(serve::accept(
@@ -137,6 +143,7 @@ impl Gateway {
         shutdown.cancelled().await;
         accepting.join_all().await;
         self.drain().await;
+        self.inner.pool.clear();
         self.inner.tracker.close();
         if timeout(DRAIN_LIMIT, self.inner.tracker.wait())
             .await
@@ -163,7 +170,7 @@ impl Gateway {
         self.inner
             .table
             .counters
-            .snapshot(self.inner.table.routes())
+            .snapshot(self.inner.table.routes(), self.inner.pool.len())
     }
 
     /// How this run names itself in reports.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use crate::decide::Use;
+
 /// A snapshot. Counters only grow within one run; gauges are marked so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
@@ -11,6 +13,10 @@ pub struct Metrics {
     pub connections: u64,
     /// Gauge: tunnels that carry a game.
     pub tunnels: u64,
+    /// Gauge: requests that an HTTP game is answering.
+    pub requests: u64,
+    /// Gauge: free connections to HTTP games.
+    pub idle_game_connections: u64,
     /// Gauge: connections parked before their handshake is answered.
     pub parked: u64,
     /// Gauge: connections that are told progress.
@@ -25,6 +31,9 @@ pub struct Metrics {
     pub buffered_bytes_peak: u64,
     /// Handshakes by outcome: `ok`, `client_gone`, or the code they were refused with.
     pub handshakes: BTreeMap<&'static str, u64>,
+    /// Requests to HTTP games by outcome: `ok`, `client_gone`, `login` (a token was put into a cookie), or the code they were
+    /// refused with.
+    pub http_requests: BTreeMap<&'static str, u64>,
     /// Tunnels closed by close code; 1006 is without a Close frame. Codes of games that are not ours or standard count as 0.
     pub closes: BTreeMap<u16, u64>,
     /// Bytes from players to games.
@@ -50,12 +59,14 @@ pub struct Metrics {
 pub(crate) struct Counters {
     pub(crate) connections: Gauge,
     pub(crate) tunnels: Gauge,
+    pub(crate) requests: Gauge,
     pub(crate) parked: Gauge,
     pub(crate) progress: Gauge,
     pub(crate) link_up: Gauge,
     buffered: AtomicI64,
     buffered_peak: AtomicI64,
     handshakes: Mutex<BTreeMap<&'static str, u64>>,
+    http_requests: Mutex<BTreeMap<&'static str, u64>>,
     closes: Mutex<BTreeMap<u16, u64>>,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
@@ -109,6 +120,18 @@ impl Counters {
         *lock(&self.handshakes).entry(outcome).or_default() += 1;
     }
 
+    pub(crate) fn http_request(&self, outcome: &'static str) {
+        *lock(&self.http_requests).entry(outcome).or_default() += 1;
+    }
+
+    /// The gauge of what carries a game in this way.
+    pub(crate) const fn of(&self, wanted: Use) -> &Gauge {
+        match wanted {
+            Use::Tunnel => &self.tunnels,
+            Use::Request => &self.requests,
+        }
+    }
+
     /// Codes are the peer's to choose: only those with a meaning get a line of their own, or a game could grow the map.
     pub(crate) fn closed(&self, code: u16) {
         let known = matches!(code, 1000..=1015 | 4401 | 4403 | 4404 | 4408..=4411 | 4429 | 4500);
@@ -122,12 +145,14 @@ impl Counters {
         self.buffered_peak.fetch_max(now, Ordering::Relaxed);
     }
 
-    pub(crate) fn snapshot(&self, routes: usize) -> Metrics {
+    pub(crate) fn snapshot(&self, routes: usize, idle: usize) -> Metrics {
         let n = |a: &AtomicU64| a.load(Ordering::Relaxed);
         let bytes = |a: &AtomicI64| u64::try_from(a.load(Ordering::Relaxed)).unwrap_or(0);
         Metrics {
             connections: self.connections.get(),
             tunnels: self.tunnels.get(),
+            requests: self.requests.get(),
+            idle_game_connections: idle as u64,
             parked: self.parked.get(),
             progress: self.progress.get(),
             routes: routes as u64,
@@ -135,6 +160,7 @@ impl Counters {
             buffered_bytes: bytes(&self.buffered),
             buffered_bytes_peak: bytes(&self.buffered_peak),
             handshakes: lock(&self.handshakes).clone(),
+            http_requests: lock(&self.http_requests).clone(),
             closes: lock(&self.closes).clone(),
             bytes_in: n(&self.bytes_in),
             bytes_out: n(&self.bytes_out),

@@ -24,7 +24,8 @@ use crate::config::{ACCEPT_PAUSE, CLIENT_UNACKNOWLEDGED, KEEPALIVE, KEEPALIVE_IN
 use crate::metrics::lock;
 use spawnpoint_wire::access::Peer;
 
-use crate::{Inner, access, handshake};
+use crate::http_game::{self, Reply};
+use crate::{Inner, handshake};
 
 /// Small frames leave at once, and a peer that vanished is noticed.
 pub(crate) fn quicken(stream: &TcpStream) {
@@ -188,14 +189,15 @@ async fn connection<S, B>(
     let header_timeout = inner.config.header_timeout;
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
-        if access::is_ours(request.uri().path()) {
+        let door = http_game::door(request.headers(), request.uri(), &inner.config.access);
+        if let Some(door) = door {
             request.extensions_mut().insert(permit.clone());
-            let ours = handshake::answer(inner.clone(), request, peer);
-            ours.map(|r| r.map(|r| r.map(Either::Left))).boxed()
+            let ours = http_game::answer(inner.clone(), request, peer, door);
+            ours.map(|r| Ok(r.map(Either::Left))).boxed()
         } else {
             let theirs = fallback.clone().oneshot(request);
             theirs
-                .map(|r| r.map(|r| r.map(Either::<Full<Bytes>, B>::Right)))
+                .map(|r| r.map(|r| r.map(Either::<Reply, B>::Right)))
                 .boxed()
         }
     });

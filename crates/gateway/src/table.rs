@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex};
 
 use spawnpoint_core::{Clock, PlayerId, SessionId};
 use spawnpoint_wire::close::Close;
-use spawnpoint_wire::link::{Cursor, Link, Route, RouteUpdate};
+use spawnpoint_wire::link::{Cursor, Link, Protocol, Route, RouteUpdate};
 use tokio::sync::{Notify, watch};
 
 use crate::config::{GatewayConfig, RESOLVE_TIMEOUT};
-use crate::decide::{self, Refusal};
+use crate::decide::{self, Refusal, Use};
+use crate::http_game::Pool;
 use crate::metrics::{Counters, lock};
 use crate::routes::{Budget, Known, RouteState, Routes};
 use crate::serve::Permit;
-use crate::tunnels::{Presence, Sending, Tunnel, Tunnels};
+use crate::tunnels::{Newcomer, Presence, Sending, Tunnel, Tunnels};
 
 #[derive(Debug)]
 struct State {
@@ -40,12 +41,14 @@ pub(crate) struct Table {
     empty: Notify,
     pub(crate) counters: Arc<Counters>,
     max_per_session: u32,
+    max_requests_per_session: u32,
     max_per_address: u32,
     limit_loopback: bool,
+    pool: Arc<Pool>,
 }
 
 impl Table {
-    pub(crate) fn new(config: &GatewayConfig, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(config: &GatewayConfig, clock: Arc<dyn Clock>, pool: Arc<Pool>) -> Self {
         let state = State {
             routes: Routes::default(),
             tunnels: Tunnels::default(),
@@ -62,8 +65,10 @@ impl Table {
             empty: Notify::new(),
             counters: Arc::default(),
             max_per_session: config.max_per_session,
+            max_requests_per_session: config.max_requests_per_session,
             max_per_address: config.max_per_address,
             limit_loopback: config.limit_loopback,
+            pool,
         }
     }
 
@@ -80,8 +85,10 @@ impl Table {
             RouteUpdate::All { cursor, routes } => {
                 for session in state.routes.not_in(&routes) {
                     state.gone(session, now);
+                    self.pool.settle(session, None);
                 }
                 for route in routes {
+                    self.settle(&route);
                     state.set(route);
                 }
                 if state.incarnation != Some(cursor.incarnation) {
@@ -92,16 +99,27 @@ impl Table {
                 cursor
             }
             RouteUpdate::Set { cursor, route } => {
+                self.settle(&route);
                 state.set(*route);
                 cursor
             }
             RouteUpdate::Gone { cursor, session } => {
                 state.gone(session, now);
+                self.pool.settle(session, None);
                 cursor
             }
         };
         state.incarnation = Some(cursor.incarnation);
         cursor
+    }
+
+    /// Closes free connections to what this route does not lead to any more.
+    fn settle(&self, route: &Route) {
+        if route.protocol == Protocol::Http {
+            let accepts = route.phase.accepts();
+            self.pool
+                .settle(route.session, accepts.then_some(route.generation));
+        }
     }
 
     /// The route of a session; asks the control plane once if it is not known.
@@ -154,6 +172,7 @@ impl Table {
         player: &PlayerId,
         address: IpAddr,
         permit: Option<Permit>,
+        wanted: Use,
     ) -> Result<Admission, Refusal> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
@@ -173,10 +192,22 @@ impl Table {
                 });
             }
         };
-        let (tunnel, older) = state
-            .tunnels
-            .admit(session, player, address, self.max_per_session)
-            .ok_or(Refusal::Limit)?;
+        let protocol = match state.routes.get(session, self.clock.now()) {
+            Known::Live(route) => route.protocol,
+            _ => return Err(Refusal::Unknown),
+        };
+        let newcomer = Newcomer {
+            session,
+            player,
+            address,
+            wanted,
+            takes_over: decide::takes_over(protocol, wanted),
+            most: match protocol {
+                Protocol::Http => self.max_requests_per_session,
+                _ => self.max_per_session,
+            },
+        };
+        let (tunnel, older) = state.tunnels.admit(newcomer).ok_or(Refusal::Limit)?;
         Ok(Admission {
             table: self.clone(),
             tunnel,
@@ -351,18 +382,24 @@ impl Admission {
         self.presence = Some(state.tunnels.attach(&self.tunnel, dialled.generation));
         self.watch = None;
         self.older = Vec::new();
+        let news = state.tunnels.has_edges();
         drop(guard);
-        self.table.counters.tunnels.up();
-        self.table.edge.notify_one();
+        self.table.counters.of(self.tunnel.wanted).up();
+        if news {
+            self.table.edge.notify_one();
+        }
         true
     }
 
     /// The connection to the game is down. Idempotent.
     pub(crate) fn detach(&mut self) {
         if let Some(presence) = self.presence.take() {
-            lock(&self.table.state).tunnels.detach(&presence);
-            self.table.counters.tunnels.down();
-            self.table.edge.notify_one();
+            let wanted = self.tunnel.wanted;
+            lock(&self.table.state).tunnels.detach(&presence, wanted);
+            self.table.counters.of(wanted).down();
+            if wanted == Use::Tunnel {
+                self.table.edge.notify_one();
+            }
         }
         self.tunnel.leave_game();
     }

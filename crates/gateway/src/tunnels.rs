@@ -14,6 +14,7 @@ use spawnpoint_wire::link::{PlayerReport, SessionReport};
 use tokio::sync::Notify;
 
 use crate::config::MAX_DEPARTED;
+use crate::decide::Use;
 
 /// No data frame yet.
 const NEVER: i64 = i64::MIN;
@@ -25,6 +26,7 @@ pub(crate) struct Tunnel {
     pub(crate) session: SessionId,
     pub(crate) player: PlayerId,
     pub(crate) address: IpAddr,
+    pub(crate) wanted: Use,
     /// Which incarnation it is connected to; 0 while it waits.
     generation: AtomicU32,
     order: OnceLock<Close>,
@@ -130,6 +132,19 @@ struct Crowd {
     generation: u32,
 }
 
+/// A connection that asks for a place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Newcomer<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) player: &'a PlayerId,
+    pub(crate) address: IpAddr,
+    pub(crate) wanted: Use,
+    /// Its player's older connections give way to it.
+    pub(crate) takes_over: bool,
+    /// Places in the session.
+    pub(crate) most: u32,
+}
+
 /// A report that is on its way, with what must be put back if it does not arrive.
 #[derive(Debug, Default)]
 pub(crate) struct Sending {
@@ -160,14 +175,17 @@ impl Tunnels {
         self.by_address.get(&address).copied().unwrap_or(0)
     }
 
-    /// Takes in a connection of a player and tells their older ones to close. `None`: the session has too many.
-    pub(crate) fn admit(
-        &mut self,
-        session: SessionId,
-        player: &PlayerId,
-        address: IpAddr,
-        most: u32,
-    ) -> Option<(Arc<Tunnel>, Vec<Arc<Tunnel>>)> {
+    /// Takes in a connection of a player; where it takes over, their older ones are told to close. `None`: the session has too
+    /// many.
+    pub(crate) fn admit(&mut self, new: Newcomer<'_>) -> Option<(Arc<Tunnel>, Vec<Arc<Tunnel>>)> {
+        let Newcomer {
+            session,
+            player,
+            address,
+            wanted,
+            takes_over,
+            most,
+        } = new;
         let crowd = self.crowds.entry(session).or_default();
         if crowd.tunnels.len() >= most as usize {
             return None;
@@ -175,7 +193,7 @@ impl Tunnels {
         let older: Vec<_> = crowd
             .tunnels
             .iter()
-            .filter(|t| t.player == *player)
+            .filter(|t| takes_over && t.player == *player)
             .cloned()
             .collect();
         for t in &older {
@@ -187,6 +205,7 @@ impl Tunnels {
             session,
             player: player.clone(),
             address,
+            wanted,
             generation: AtomicU32::new(0),
             order: OnceLock::new(),
             waker: AtomicWaker::new(),
@@ -199,7 +218,7 @@ impl Tunnels {
         Some((tunnel, older))
     }
 
-    /// It is connected to the game now.
+    /// It is connected to the game now. Somebody coming is news at once; the next of somebody's requests is not.
     pub(crate) fn attach(&mut self, tunnel: &Tunnel, generation: u32) -> Arc<Presence> {
         tunnel.generation.store(generation, Ordering::Relaxed);
         let crowd = self.crowds.entry(tunnel.session).or_default();
@@ -209,6 +228,7 @@ impl Tunnels {
             .iter()
             .find(|p| p.player == tunnel.player)
             .cloned();
+        let news = tunnel.wanted == Use::Tunnel || known.is_none();
         let presence = if let Some(known) = known {
             if known.connections.fetch_add(1, Ordering::Relaxed) == 0 {
                 self.departed = self.departed.saturating_sub(1);
@@ -228,16 +248,28 @@ impl Tunnels {
             crowd.present.push(new.clone());
             new
         };
-        self.edges.insert(tunnel.session);
+        if news {
+            self.edges.insert(tunnel.session);
+        }
         presence
     }
 
-    /// It is not connected to the game any more.
-    pub(crate) fn detach(&mut self, presence: &Presence) {
+    /// It is not connected to the game any more. A request that is over goes with the next report of traffic: its player has not
+    /// gone away.
+    pub(crate) fn detach(&mut self, presence: &Arc<Presence>, wanted: Use) {
         if presence.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.departed += 1;
         }
-        self.edges.insert(presence.session);
+        match wanted {
+            Use::Tunnel => {
+                self.edges.insert(presence.session);
+            }
+            Use::Request => {
+                if presence.begins_to_flow() {
+                    self.flowing.push(presence.clone());
+                }
+            }
+        }
         if self.departed > MAX_DEPARTED {
             self.forget_departed(None);
         }
@@ -378,8 +410,18 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn join(t: &mut Tunnels, player: &str) -> (Arc<Tunnel>, Vec<Arc<Tunnel>>) {
-        t.admit(ID.parse().unwrap(), &player.parse().unwrap(), HERE, 3)
-            .unwrap()
+        come(t, player, Use::Tunnel).unwrap()
+    }
+
+    fn come(t: &mut Tunnels, player: &str, wanted: Use) -> Option<(Arc<Tunnel>, Vec<Arc<Tunnel>>)> {
+        t.admit(Newcomer {
+            session: ID.parse().unwrap(),
+            player: &player.parse().unwrap(),
+            address: HERE,
+            wanted,
+            takes_over: wanted == Use::Tunnel,
+            most: 3,
+        })
     }
 
     #[test]
@@ -392,11 +434,7 @@ mod tests {
         assert_eq!(older.len(), 1);
         assert_eq!(a.ordered(), Some(Close::NEWER_CONNECTION));
         assert_eq!(b.ordered(), None);
-        assert!(
-            t.admit(ID.parse().unwrap(), &"c".parse().unwrap(), HERE, 3)
-                .is_none(),
-            "full"
-        );
+        assert!(come(&mut t, "c", Use::Tunnel).is_none(), "full");
         assert_eq!(t.of_address(HERE), 3);
         t.remove(&a);
         t.remove(&a);
@@ -443,7 +481,7 @@ mod tests {
         );
         t.arrived(&flow);
 
-        t.detach(&p);
+        t.detach(&p, Use::Tunnel);
         t.remove(&a);
         let bye = t.report(false, Moment(200)).unwrap();
         assert_eq!(bye.sessions[0].players[0].connections, 0);
@@ -459,6 +497,30 @@ mod tests {
     }
 
     #[test]
+    fn the_first_request_is_news_and_the_next_ones_are_traffic() {
+        let mut t = Tunnels::default();
+        let (a, _) = come(&mut t, "a", Use::Request).unwrap();
+        let p = t.attach(&a, 1);
+        assert!(t.has_edges());
+        let (b, older) = come(&mut t, "a", Use::Request).unwrap();
+        assert!(older.is_empty() && a.ordered().is_none(), "side by side");
+        let sent = t.report(false, Moment(0)).unwrap();
+        assert_eq!(sent.sessions[0].players[0].connections, 1);
+        t.arrived(&sent);
+        t.attach(&b, 1);
+        t.detach(&p, Use::Request);
+        t.detach(&p, Use::Request);
+        assert!(!t.has_edges());
+        let next = t.report(false, Moment(1)).unwrap();
+        assert_eq!(next.sessions[0].players[0].connections, 0, "with the next");
+        t.arrived(&next);
+        for tunnel in [a, b] {
+            t.remove(&tunnel);
+        }
+        assert!(t.crowds.is_empty() && t.departed == 0);
+    }
+
+    #[test]
     fn what_did_not_arrive_is_told_again() {
         let mut t = Tunnels::default();
         let (a, _) = join(&mut t, "a");
@@ -466,7 +528,7 @@ mod tests {
         p.heard_server(7, true, Moment(1));
         let sent = t.report(false, Moment(1)).unwrap();
         t.lost(&sent);
-        t.detach(&p);
+        t.detach(&p, Use::Tunnel);
         t.remove(&a);
         p.heard_server(1, true, Moment(1));
         let again = t.report(true, Moment(1)).unwrap();
@@ -479,7 +541,7 @@ mod tests {
         let mut t = Tunnels::default();
         let (a, _) = join(&mut t, "a");
         let p = t.attach(&a, 1);
-        t.detach(&p);
+        t.detach(&p, Use::Tunnel);
         let sent = t.report(false, Moment(1)).unwrap();
         let (b, _) = join(&mut t, "a");
         t.attach(&b, 1);

@@ -2,8 +2,12 @@
 //!
 //! The `Host` check stops DNS rebinding: a page of another name that resolves to this machine. The Origin check stops other sites'
 //! pages from calling with a visitor's network position; there are no cookies to abuse.
+//!
+//! A host name that begins with a session id is that session's own: games are served there, and nothing else is.
 
 use std::net::{IpAddr, SocketAddr};
+
+use spawnpoint_core::SessionId;
 
 /// The peer's address, put into a request's extensions by whoever owns the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +25,21 @@ pub struct Access {
 }
 
 impl Access {
-    /// Whether a request with this `Host` is answered.
+    /// Whether a request with this `Host` is answered. Not on a session's own host name.
     #[must_use]
     pub fn host_allowed(&self, host: &str) -> bool {
+        own_host(host).is_none() && self.answers_to(host)
+    }
+
+    /// The session whose own host name this is: `<session id>.<host>`, where `host` is a name (not an address) that is answered
+    /// to.
+    #[must_use]
+    pub fn session_of_host(&self, host: &str) -> Option<SessionId> {
+        let (session, rest) = own_host(host)?;
+        self.answers_to(rest).then_some(session)
+    }
+
+    fn answers_to(&self, host: &str) -> bool {
         let name = host_name(host);
         let name = name.strip_suffix('.').unwrap_or(name);
         if is_local_name(name) || address(name).is_some() {
@@ -44,11 +60,15 @@ impl Access {
         if !matches!(scheme, "http" | "https") {
             return false;
         }
-        let own = with_port(authority, scheme);
-        if host.is_some_and(|h| with_port(h, scheme).eq_ignore_ascii_case(&own)) {
+        if host.is_some_and(|h| Self::is_own_origin(origin, h)) {
             return true;
         }
+        let own = with_port(authority, scheme);
         let name = host_name(authority);
+        if own_host(authority).is_some() {
+            // A game's page: it may call its own host, and neither other games nor the API.
+            return false;
+        }
         let loopback = is_local_name(name) || address(name).is_some_and(|a| a.is_loopback());
         if self.loopback_origins && loopback {
             return true;
@@ -62,6 +82,25 @@ impl Access {
                 })
         })
     }
+
+    /// Whether a page of this origin is one of the very host that is asked.
+    #[must_use]
+    pub fn is_own_origin(origin: &str, host: &str) -> bool {
+        origin
+            .split_once("://")
+            .filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+            .is_some_and(|(scheme, authority)| {
+                with_port(host, scheme).eq_ignore_ascii_case(&with_port(authority, scheme))
+            })
+    }
+}
+
+/// `<session id>.<rest>`: the session, and the rest with its port.
+fn own_host(host: &str) -> Option<(SessionId, &str)> {
+    let (label, rest) = host.split_once('.')?;
+    let session = label.to_ascii_lowercase().parse().ok()?;
+    // Behind an address there are no names: `<id>.127.0.0.1` is nobody's host.
+    (!rest.is_empty() && address(host_name(rest)).is_none()).then_some((session, rest))
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port` without the port.
@@ -148,6 +187,51 @@ mod tests {
             ..Access::default()
         };
         assert!(any.host_allowed("x.y"));
+    }
+
+    #[test]
+    fn a_session_has_a_host_name_of_its_own() {
+        const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let id: SessionId = ID.parse().unwrap();
+        let a = Access {
+            hosts: vec!["games.example.com".into()],
+            loopback_origins: true,
+            ..Access::default()
+        };
+        for own in [
+            format!("{ID}.localhost:8080"),
+            format!("{ID}.localhost"),
+            format!("{}.LOCALHOST:1", ID.to_uppercase()),
+            format!("{ID}.games.example.com"),
+            format!("{ID}.games.example.com:443"),
+        ] {
+            assert_eq!(a.session_of_host(&own), Some(id), "{own}");
+            assert!(!a.host_allowed(&own), "{own}: nothing else lives there");
+        }
+        for other in [
+            "localhost:8080".to_owned(),
+            "games.example.com".to_owned(),
+            "x.games.example.com".to_owned(),
+            format!("{ID}.evil.com"),
+            format!("{ID}.127.0.0.1:8080"),
+            format!("{ID}.[::1]:8080"),
+            format!("{ID}."),
+            ID.to_owned(),
+            format!("{ID}x.localhost"),
+            format!("x.{ID}.localhost"),
+            format!("{}.localhost", ID.replace('-', "")),
+        ] {
+            assert_eq!(a.session_of_host(&other), None, "{other}");
+        }
+        let page = format!("http://{ID}.localhost:8080");
+        assert!(!a.origin_allowed(&page, Some("localhost:8080")), "the API");
+        assert!(
+            !a.origin_allowed(&page, Some("localhost:8081")),
+            "the console"
+        );
+        assert!(a.origin_allowed(&page, Some(&format!("{ID}.localhost:8080"))));
+        assert!(!Access::is_own_origin("null", "null"));
+        assert!(!Access::is_own_origin("ws://h", "h"));
     }
 
     #[test]

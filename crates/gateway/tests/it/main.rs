@@ -13,6 +13,8 @@ mod closing;
 mod games;
 mod handshake;
 mod harness;
+mod http_game;
+mod http_hostile;
 mod link;
 mod progress;
 mod relay;
