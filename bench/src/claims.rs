@@ -113,6 +113,7 @@ impl Bench {
             keys: Keys { signing, ring },
             sdk_url: Some("http://127.0.0.1:8082".into()),
             more_metrics: None,
+            tcp: None,
         };
         let server = build(config()?, deps).await?;
         // A gateway is there and carries nobody.
@@ -176,6 +177,7 @@ fn config() -> Result<Config> {
         max_instances: None,
         policy: Arc::new(policy),
         expose: Expose::Gateway,
+        tcp: spawnpoint_wire::tcp::TcpTerms::default(),
         guests: false,
         labels: BTreeMap::new(),
     };
@@ -190,6 +192,7 @@ fn config() -> Result<Config> {
             keys: Vec::new(),
             guests: false,
             state_dir: "unused".into(),
+            tcp_ports: (25000, 27999),
             instance_ports: (20_000, 24_999),
             retention: FAR,
             sessions_per_key: None,

@@ -147,6 +147,7 @@ pub(super) fn serve(orders: &Value, questions: impl Iterator<Item = Result<Value
             link: desk.clone(),
             keyring: Arc::new(ArcSwap::from_pointee(Keyring::new(vec![key]))),
             clock: Arc::new(SystemClock::new()),
+            tcp: None,
         },
     );
     let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;

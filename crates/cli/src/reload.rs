@@ -104,6 +104,7 @@ fn merge(running: &Config, new: Config) -> (Config, Vec<&'static str>) {
         was.instance_ports != wants.instance_ports,
         "server.instance_ports",
     );
+    keep(was.tcp_ports != wants.tcp_ports, "server.tcp_ports");
     keep(was.public_url != wants.public_url, "server.public_url");
     keep(
         was.allowed_hosts != wants.allowed_hosts,
@@ -123,6 +124,7 @@ fn merge(running: &Config, new: Config) -> (Config, Vec<&'static str>) {
         sdk: was.sdk.clone(),
         state_dir: was.state_dir.clone(),
         instance_ports: was.instance_ports,
+        tcp_ports: was.tcp_ports,
         // The gateway was told these at its start; the two must agree on whom they answer.
         public_url: was.public_url.clone(),
         allowed_hosts: was.allowed_hosts.clone(),

@@ -1,5 +1,6 @@
 //! The roles of one process, put together: runtime and records below, the server over them, the gateway in front.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use arc_swap::ArcSwap;
 use axum::extract::{ConnectInfo, Request};
 use axum::{Router, middleware};
 use spawnpoint_core::Clock;
-use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps};
+use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps, TcpConfig, TcpListeners};
 use spawnpoint_runtime::Runtime;
 use spawnpoint_runtime::clock::SystemClock;
 use spawnpoint_runtime::process::{ProcessConfig, ProcessRuntime};
@@ -15,12 +16,13 @@ use spawnpoint_server::config::ServerConfig;
 use spawnpoint_server::{Config, Deps, DrainMode, Server};
 use spawnpoint_store::sqlite::SqliteRecords;
 use spawnpoint_wire::access::Peer;
+use spawnpoint_wire::tcp::TcpPorts;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::exit::Failure;
-use crate::listen::Listeners;
+use crate::listen::{Listeners, addresses};
 use crate::signing_keys;
 
 /// The file of match records in the state directory.
@@ -50,6 +52,7 @@ pub(crate) async fn start(
     listeners: Listeners,
     clock: Arc<SystemClock>,
 ) -> Result<Roles, Failure> {
+    let public = addresses(&listeners.public);
     listeners.place(&mut config.server);
     let state = config.server.state_dir.clone();
     let own = std::env::current_exe()
@@ -72,6 +75,11 @@ pub(crate) async fn start(
         .await
         .map_err(|e| Failure::because("cannot start", &e))?;
 
+    let (first, last) = config.server.tcp_ports;
+    let tcp = TcpListeners::new(
+        TcpConfig::new(public.iter().map(SocketAddr::ip).collect(), first..=last),
+        clock.clone() as Arc<dyn Clock>,
+    );
     let gateway_slot: Arc<OnceLock<Gateway>> = Arc::default();
     let counted = Arc::clone(&gateway_slot);
     let deps = Deps {
@@ -86,6 +94,7 @@ pub(crate) async fn start(
                 .map(|g| crate::gateway_metrics::render(&g.metrics()))
                 .unwrap_or_default()
         })),
+        tcp: Some(tcp.clone() as Arc<dyn TcpPorts>),
     };
     let server = spawnpoint_server::build(config.clone(), deps)
         .await
@@ -96,6 +105,7 @@ pub(crate) async fn start(
             link: server.link(),
             keyring: Arc::new(ArcSwap::new(ring)),
             clock: clock as Arc<dyn Clock>,
+            tcp: Some(tcp),
         },
     );
     let _ = gateway_slot.set(gateway.clone());

@@ -11,6 +11,7 @@ pub mod id;
 pub mod lifecycle;
 pub mod limits;
 pub mod matching;
+pub mod ports;
 pub mod record;
 pub mod session;
 pub mod time;

@@ -70,6 +70,8 @@ pub const ENDED_KEPT: Duration = Duration::from_secs(60);
 pub const MAX_MISSES: usize = 16_384;
 /// Asking the control plane about one session takes at most this long.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The control plane says that a player has joined; the stream of routes says so too within this time, or something is wrong with it.
+pub const ROSTER_WAIT: Duration = Duration::from_secs(3);
 /// Questions about unknown sessions per second ...
 pub const RESOLVE_RATE: u32 = 50;
 /// ... and at once.

@@ -45,7 +45,7 @@ pub(crate) async fn connect<D: Dial>(
             RouteState::Live(route) => route.clone(),
             RouteState::Gone(reason) => return Err(Refusal::Ended(*reason)),
         };
-        let player = &admission.tunnel().player;
+        let player = admission.tunnel().named();
         let address = match decide::connect(&route, player, &config.targets, D::USE) {
             Next::Dial(address) => address,
             Next::Refuse(refusal) => {

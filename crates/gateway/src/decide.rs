@@ -182,6 +182,8 @@ pub(crate) enum Next {
 pub(crate) enum Use {
     /// Both sockets, for as long as the two ends like.
     Tunnel,
+    /// The same without any handshake: raw TCP.
+    Stream,
     /// One request and its answer.
     Request,
 }
@@ -189,24 +191,37 @@ pub(crate) enum Use {
 /// Why this kind of game cannot be reached in this way.
 fn unspoken(protocol: Protocol, wanted: Use) -> Option<Refusal> {
     match (protocol, wanted) {
-        (Protocol::Http, _) | (Protocol::WebSocket, Use::Tunnel) => None,
+        (Protocol::Http, Use::Tunnel | Use::Request)
+        | (Protocol::WebSocket, Use::Tunnel)
+        | (Protocol::Tcp, Use::Stream) => None,
         (Protocol::WebSocket, Use::Request) => Some(Refusal::UpgradeRequired),
-        (Protocol::Tcp | Protocol::Udp, _) => Some(Refusal::OtherProtocol(protocol.as_str())),
+        (_, Use::Stream) | (Protocol::Tcp | Protocol::Udp, _) => {
+            Some(Refusal::OtherProtocol(protocol.as_str()))
+        }
     }
 }
 
-/// Whether a player's new connection takes the place of their older ones: they have one to a WebSocket game; a page of an HTTP
-/// game may open several.
+/// Whether a player's new connection takes the place of their older ones: they have one to a WebSocket or TCP game; a page of an
+/// HTTP game may open several.
 pub(crate) fn takes_over(protocol: Protocol, wanted: Use) -> bool {
-    wanted == Use::Tunnel && protocol != Protocol::Http
+    wanted != Use::Request && protocol != Protocol::Http
 }
 
-/// What this route means for a new connection of this player.
-pub(crate) fn connect(route: &Route, player: &PlayerId, targets: &[Network], wanted: Use) -> Next {
+/// What this route means for a new connection of this player (`None`: nobody said whose it is).
+pub(crate) fn connect(
+    route: &Route,
+    player: Option<&PlayerId>,
+    targets: &[Network],
+    wanted: Use,
+) -> Next {
     if matches!(route.phase, Phase::Ending | Phase::Ended) {
         return Next::Refuse(Refusal::Ended(route.ended));
     }
-    if !route.players.contains(player) {
+    let on_roster = match player {
+        Some(player) => route.players.contains(player),
+        None => !route.players.is_empty(),
+    };
+    if !on_roster {
         return Next::Refuse(Refusal::NotOnRoster);
     }
     if let Some(refusal) = unspoken(route.protocol, wanted) {
@@ -270,27 +285,35 @@ mod tests {
         let (a, b): (PlayerId, PlayerId) = ("a".parse().unwrap(), "b".parse().unwrap());
         let local = Network::loopback();
         for phase in Phase::ALL {
-            let next = connect(&route(phase), &a, &local, Use::Tunnel);
+            let next = connect(&route(phase), Some(&a), &local, Use::Tunnel);
             let expected = match phase {
                 Phase::Ready | Phase::Running => Next::Dial("127.0.0.1:9".parse().unwrap()),
                 Phase::Queued | Phase::Starting | Phase::Replacing => Next::Wait,
                 Phase::Ending | Phase::Ended => Next::Refuse(Refusal::Ended(None)),
             };
             assert_eq!(next, expected, "{phase:?}");
-            let stranger = connect(&route(phase), &b, &local, Use::Tunnel);
+            let stranger = connect(&route(phase), Some(&b), &local, Use::Tunnel);
             assert!(matches!(stranger, Next::Refuse(_)), "{phase:?}");
+            let nobody = connect(&route(phase), None, &local, Use::Tunnel);
+            assert_eq!(nobody, next, "{phase:?}: the session is open to somebody");
         }
+        let mut empty = route(Phase::Ready);
+        empty.players = [].into();
+        assert_eq!(
+            connect(&empty, None, &local, Use::Tunnel),
+            Next::Refuse(Refusal::NotOnRoster)
+        );
         let mut r = route(Phase::Ready);
         r.address = None;
-        assert_eq!(connect(&r, &a, &local, Use::Tunnel), Next::Wait);
+        assert_eq!(connect(&r, Some(&a), &local, Use::Tunnel), Next::Wait);
         r.address = Some("169.254.169.254:80".parse().unwrap());
         assert_eq!(
-            connect(&r, &a, &local, Use::Tunnel),
+            connect(&r, Some(&a), &local, Use::Tunnel),
             Next::Refuse(Refusal::TargetNotAllowed)
         );
         r.protocol = Protocol::Tcp;
         assert_eq!(
-            connect(&r, &a, &local, Use::Tunnel),
+            connect(&r, Some(&a), &local, Use::Tunnel),
             Next::Refuse(Refusal::OtherProtocol("tcp"))
         );
     }
@@ -303,7 +326,7 @@ mod tests {
                 protocol,
                 ..route(Phase::Ready)
             };
-            connect(&r, &a, &Network::loopback(), wanted)
+            connect(&r, Some(&a), &Network::loopback(), wanted)
         };
         for wanted in [Use::Tunnel, Use::Request] {
             assert!(matches!(next(Protocol::Http, wanted), Next::Dial(_)));

@@ -40,6 +40,8 @@ enum Stage {
     Body { left: u64 },
     /// The stream broke the protocol: no boundary will ever be known again.
     Lost,
+    /// Not WebSocket at all: every byte is data, and every place a boundary.
+    Opaque,
 }
 
 /// Follows one direction of one connection. 32 bytes.
@@ -74,10 +76,18 @@ impl Follower {
         }
     }
 
+    /// A stream that has no frames.
+    #[must_use]
+    pub const fn opaque(sender: Sender) -> Self {
+        let mut follower = Self::new(sender, false);
+        follower.stage = Stage::Opaque;
+        follower
+    }
+
     /// Whether a frame of ours may be put here.
     #[must_use]
     pub const fn at_boundary(&self) -> bool {
-        matches!(self.stage, Stage::Start)
+        matches!(self.stage, Stage::Start | Stage::Opaque)
     }
 
     /// Whether a whole Close frame has passed. Nothing may follow it.
@@ -150,6 +160,11 @@ impl Follower {
                     self.end_frame(at, &mut seen);
                 }
                 Stage::Lost => break,
+                Stage::Opaque => {
+                    seen.data = true;
+                    seen.boundary = Some(chunk.len());
+                    return seen;
+                }
             }
         }
         seen.violation = self.lost();

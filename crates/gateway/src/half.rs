@@ -33,6 +33,8 @@ pub(crate) struct Half {
     /// Cut at a frame boundary: nothing more is read.
     cut: bool,
     violated: bool,
+    /// Counts what moved, wrapping: whoever looks twice sees whether anything did.
+    pub(crate) moves: u32,
 }
 
 /// How far a direction came.
@@ -52,8 +54,17 @@ pub(crate) enum Moved {
 
 impl Half {
     pub(crate) fn new(sender: Sender, extensions: bool) -> Self {
+        Self::following(Follower::new(sender, extensions))
+    }
+
+    /// A direction without frames.
+    pub(crate) fn opaque(sender: Sender) -> Self {
+        Self::following(Follower::opaque(sender))
+    }
+
+    const fn following(follower: Follower) -> Self {
         Self {
-            follower: Follower::new(sender, extensions),
+            follower,
             pending: Vec::new(),
             sent: 0,
             whole: None,
@@ -62,7 +73,13 @@ impl Half {
             broken: false,
             cut: false,
             violated: false,
+            moves: 0,
         }
+    }
+
+    /// How much of `pending` the receiver has taken.
+    pub(crate) const fn sent(&self) -> usize {
+        self.sent
     }
 
     pub(crate) fn at_boundary(&self) -> bool {
@@ -113,7 +130,10 @@ impl Half {
     ) -> Poll<Result<(), Moved>> {
         while let Some(rest) = self.pending.get(self.sent..).filter(|r| !r.is_empty()) {
             match ready!(Pin::new(&mut *to).poll_write(cx, rest)) {
-                Ok(n) if n > 0 => self.sent += n,
+                Ok(n) if n > 0 => {
+                    self.sent += n;
+                    self.moves = self.moves.wrapping_add(1);
+                }
                 _ => {
                     self.forget(admission);
                     return Poll::Ready(Err(Moved::SinkLost));
@@ -158,6 +178,7 @@ impl Half {
                     self.eof = true;
                     return Poll::Ready(None);
                 }
+                self.moves = self.moves.wrapping_add(1);
                 let (pass, boundary, data) = self.follow(chunk, sender, cut);
                 note(admission, sender, chunk.len(), data);
                 let chunk = chunk.get(..pass).unwrap_or_default();

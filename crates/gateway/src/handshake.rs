@@ -32,7 +32,7 @@ use crate::http_game::entrance::{self, Credentials, Door};
 use crate::relay::{Leg, Relay};
 use crate::serve::Permit;
 use crate::table::Admission;
-use crate::{Inner, progress};
+use crate::{Inner, progress, roster};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -201,9 +201,7 @@ pub(crate) async fn admit_player(
     wanted: Use,
 ) -> Result<Admission, Refusal> {
     let route = inner.table.find(&*inner.link, claims.sid).await?;
-    if !route.players.contains(&claims.sub) && route.phase.is_live() {
-        return Err(Refusal::NotOnRoster);
-    }
+    roster::check(inner, &route, &claims.sub).await?;
     inner
         .table
         .admit(claims.sid, &claims.sub, address, permit, wanted)

@@ -18,9 +18,11 @@ mod metrics;
 mod progress;
 mod relay;
 mod report;
+mod roster;
 mod routes;
 mod serve;
 mod table;
+pub mod tcp;
 mod tunnels;
 
 use std::convert::Infallible;
@@ -46,6 +48,7 @@ pub use config::{GatewayConfig, Network, NetworkError};
 pub use decide::Refusal;
 pub use metrics::Metrics;
 pub use serve::NotFound;
+pub use tcp::ports::{TcpConfig, TcpListeners};
 
 use config::DRAIN_LIMIT;
 use table::Table;
@@ -58,6 +61,8 @@ pub struct GatewayDeps {
     pub keyring: Arc<ArcSwap<Keyring>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// The listeners of TCP sessions, if there are any; the control plane opens and closes them.
+    pub tcp: Option<Arc<TcpListeners>>,
 }
 
 /// The gateway. Copies are the same one.
@@ -71,6 +76,7 @@ struct Inner {
     link: Arc<dyn Link>,
     keyring: Arc<ArcSwap<Keyring>>,
     clock: Arc<dyn Clock>,
+    tcp: Option<Arc<TcpListeners>>,
     table: Arc<Table>,
     addresses: serve::Addresses,
     /// Free connections to HTTP games.
@@ -98,6 +104,7 @@ impl Gateway {
             link: deps.link,
             keyring: deps.keyring,
             clock: deps.clock,
+            tcp: deps.tcp,
             table,
             addresses: serve::Addresses::default(),
             pool,
@@ -137,6 +144,13 @@ impl Gateway {
                 self.inner.clone(),
                 listener,
                 fallback.clone(),
+                shutdown.clone(),
+            ));
+        }
+        if let Some(listeners) = &self.inner.tcp {
+            accepting.spawn(tcp::listen(
+                self.inner.clone(),
+                listeners.clone(),
                 shutdown.clone(),
             ));
         }

@@ -127,7 +127,7 @@ impl Counters {
     /// The gauge of what carries a game in this way.
     pub(crate) const fn of(&self, wanted: Use) -> &Gauge {
         match wanted {
-            Use::Tunnel => &self.tunnels,
+            Use::Tunnel | Use::Stream => &self.tunnels,
             Use::Request => &self.requests,
         }
     }

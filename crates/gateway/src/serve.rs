@@ -39,7 +39,7 @@ pub(crate) fn quicken(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
-fn quicken_client(stream: &TcpStream) {
+pub(crate) fn quicken_client(stream: &TcpStream) {
     quicken(stream);
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(CLIENT_UNACKNOWLEDGED));
@@ -72,7 +72,7 @@ impl Drop for Held {
 }
 
 impl Permit {
-    fn take(inner: &Arc<Inner>, address: IpAddr) -> Option<Self> {
+    pub(crate) fn take(inner: &Arc<Inner>, address: IpAddr) -> Option<Self> {
         let mut addresses = lock(&inner.addresses.0);
         let here = addresses.get(&address).copied().unwrap_or(0);
         let counts = inner.config.limit_loopback || !address.is_loopback();
@@ -145,7 +145,7 @@ pub(crate) async fn accept<S, B>(
     }
 }
 
-fn is_one_connections_problem(e: &io::Error) -> bool {
+pub(crate) fn is_one_connections_problem(e: &io::Error) -> bool {
     matches!(
         e.kind(),
         io::ErrorKind::ConnectionAborted

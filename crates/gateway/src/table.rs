@@ -17,7 +17,7 @@ use crate::http_game::Pool;
 use crate::metrics::{Counters, lock};
 use crate::routes::{Budget, Known, RouteState, Routes};
 use crate::serve::Permit;
-use crate::tunnels::{Newcomer, Presence, Sending, Tunnel, Tunnels};
+use crate::tunnels::{Newcomer, Nudge, Presence, Sending, Tunnel, Tunnels};
 
 #[derive(Debug)]
 struct State {
@@ -165,6 +165,29 @@ impl Table {
         settled(known).unwrap_or(Err(Refusal::CannotKnow))
     }
 
+    /// Asks the control plane about a session that is known, for something that may be newer there. `None`: the budget does not allow
+    /// it; an error: there was no answer. The table itself follows the stream only.
+    pub(crate) async fn ask_again(
+        &self,
+        link: &dyn Link,
+        session: SessionId,
+    ) -> Option<Result<Option<Route>, ()>> {
+        let allowed = lock(&self.state).budget.take(self.clock.now());
+        if !allowed {
+            let over = &self.counters.resolves_over_budget;
+            over.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.counters.resolves.fetch_add(1, Ordering::Relaxed);
+        let answer = tokio::time::timeout(RESOLVE_TIMEOUT, link.resolve(session)).await;
+        Some(answer.map_err(|_| ()).and_then(|a| a.map_err(|_| ())))
+    }
+
+    /// Follows one session's route, if it is known.
+    pub(crate) fn watch(&self, session: SessionId) -> Option<watch::Receiver<RouteState>> {
+        lock(&self.state).routes.watch(session)
+    }
+
     /// Takes in a connection. Its place is given back when the [`Admission`] is dropped.
     pub(crate) fn admit(
         self: &Arc<Self>,
@@ -176,29 +199,13 @@ impl Table {
     ) -> Result<Admission, Refusal> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        if state.draining {
-            return Err(Refusal::Draining);
-        }
-        let counts = self.limit_loopback || !address.is_loopback();
-        if counts && state.tunnels.of_address(address) >= self.max_per_address {
-            return Err(Refusal::Limit);
-        }
-        let watch = match state.routes.watch(session) {
-            Some(watch) => watch,
-            None => {
-                return Err(match state.routes.get(session, self.clock.now()) {
-                    Known::Ended(reason) => Refusal::Ended(reason),
-                    _ => Refusal::Unknown,
-                });
-            }
-        };
-        let protocol = match state.routes.get(session, self.clock.now()) {
-            Known::Live(route) => route.protocol,
-            _ => return Err(Refusal::Unknown),
-        };
+        let watch = self.may_come(state, session, address)?;
+        let route = state.live(session, self.clock.now())?;
+        let protocol = route.protocol;
         let newcomer = Newcomer {
             session,
             player,
+            unnamed: false,
             address,
             wanted,
             takes_over: decide::takes_over(protocol, wanted),
@@ -218,12 +225,72 @@ impl Table {
         })
     }
 
+    /// Takes in a connection of which nobody said whose it is.
+    pub(crate) fn admit_unnamed(
+        self: &Arc<Self>,
+        session: SessionId,
+        address: IpAddr,
+        permit: Option<Permit>,
+        wanted: Use,
+    ) -> Result<Admission, Refusal> {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        let watch = self.may_come(state, session, address)?;
+        let route = state.live(session, self.clock.now())?;
+        let player = state
+            .tunnels
+            .stand_in(session, &route.players)
+            .ok_or(Refusal::NotOnRoster)?;
+        let newcomer = Newcomer {
+            session,
+            player: &player,
+            unnamed: true,
+            address,
+            wanted,
+            takes_over: false,
+            most: self.max_per_session,
+        };
+        let (tunnel, older) = state.tunnels.admit(newcomer).ok_or(Refusal::Limit)?;
+        Ok(Admission {
+            table: self.clone(),
+            tunnel,
+            older,
+            watch: Some(watch),
+            presence: None,
+            _permit: permit,
+        })
+    }
+
+    /// Whether one more connection to this session is taken in; then, how its route goes on.
+    fn may_come(
+        &self,
+        state: &mut State,
+        session: SessionId,
+        address: IpAddr,
+    ) -> Result<watch::Receiver<RouteState>, Refusal> {
+        if state.draining {
+            return Err(Refusal::Draining);
+        }
+        let counts = self.limit_loopback || !address.is_loopback();
+        if counts && state.tunnels.of_address(address) >= self.max_per_address {
+            return Err(Refusal::Limit);
+        }
+        match state.routes.watch(session) {
+            Some(watch) => Ok(watch),
+            None => Err(match state.routes.get(session, self.clock.now()) {
+                Known::Ended(reason) => Refusal::Ended(reason),
+                _ => Refusal::Unknown,
+            }),
+        }
+    }
+
     /// No new connections; everybody is told to go.
     pub(crate) fn begin_drain(&self) {
         let mut state = lock(&self.state);
         state.draining = true;
         for tunnel in state.tunnels.all() {
             tunnel.order(Close::DRAIN);
+            tunnel.nudge(Nudge::Hurry);
         }
     }
 
@@ -278,11 +345,28 @@ impl Table {
 }
 
 impl State {
+    /// The route of a session that is in the table.
+    fn live(
+        &self,
+        session: SessionId,
+        now: spawnpoint_core::Moment,
+    ) -> Result<Arc<Route>, Refusal> {
+        match self.routes.get(session, now) {
+            Known::Live(route) => Ok(route),
+            Known::Ended(reason) => Err(Refusal::Ended(reason)),
+            Known::None | Known::Missing => Err(Refusal::Unknown),
+            Known::Unreachable => Err(Refusal::CannotKnow),
+        }
+    }
+
     fn set(&mut self, route: Route) {
         let route = self.routes.set(route);
         for (tunnel, generation) in self.tunnels.connected(route.session) {
-            if let Some(close) = decide::verdict(&route, generation, &tunnel.player) {
-                tunnel.order(close);
+            match decide::verdict(&route, generation, &tunnel.player) {
+                // It may be anybody's: a player who leaves takes no other's connection along.
+                Some(Close::OTHER_SESSION) if tunnel.unnamed => tunnel.nudge(Nudge::Orphaned),
+                Some(close) => tunnel.order(close),
+                None => {}
             }
         }
     }
@@ -363,6 +447,7 @@ impl Admission {
 
     /// The game is connected: counts from now on, if the route is still the one that was dialled.
     pub(crate) fn attach(&mut self, dialled: &Route) -> bool {
+        self.stand_for_somebody();
         let mut guard = lock(&self.table.state);
         let state = &mut *guard;
         let Known::Live(route) = state
@@ -391,13 +476,74 @@ impl Admission {
         true
     }
 
+    /// Stands for this player from now on (who was not known), or for another one of the roster. Their other connections are closed if
+    /// the player is known.
+    fn become_of(&mut self, player: Option<&PlayerId>) -> Result<(), Refusal> {
+        let mut guard = lock(&self.table.state);
+        let state = &mut *guard;
+        let old = self.tunnel.clone();
+        let session = old.session;
+        let route = state.live(session, self.table.clock.now())?;
+        let stands_for = match player {
+            Some(player) => route.players.contains(player).then(|| player.clone()),
+            None => state.tunnels.stand_in(session, &route.players),
+        };
+        let newcomer = Newcomer {
+            session,
+            player: &stands_for.ok_or(Refusal::NotOnRoster)?,
+            unnamed: player.is_none(),
+            address: old.address,
+            wanted: old.wanted,
+            takes_over: player.is_some() && decide::takes_over(route.protocol, old.wanted),
+            // One in, one out: the limit has been kept already.
+            most: u32::MAX,
+        };
+        let (new, older) = state.tunnels.admit(newcomer).ok_or(Refusal::Limit)?;
+        state.tunnels.remove(&old);
+        self.older = older;
+        if let Some(presence) = &self.presence {
+            let generation = old.generation();
+            state.tunnels.detach(presence, old.wanted);
+            self.presence = Some(state.tunnels.attach(&new, generation));
+            self.older = Vec::new();
+        }
+        if let Some(close) = old.ordered() {
+            new.order(close);
+        }
+        old.leave_game();
+        self.tunnel = new;
+        drop(guard);
+        self.table.edge.notify_one();
+        Ok(())
+    }
+
+    /// It turned out whose connection this is.
+    pub(crate) fn named(&mut self, player: &PlayerId) -> Result<(), Refusal> {
+        self.become_of(Some(player))
+    }
+
+    /// If nobody said whose it is and the player it stands for has left, it stands for another one.
+    pub(crate) fn stand_for_somebody(&mut self) {
+        if !self.tunnel.unnamed {
+            return;
+        }
+        let route = {
+            let state = lock(&self.table.state);
+            state.live(self.tunnel.session, self.table.clock.now())
+        };
+        if route.is_ok_and(|r| !r.players.contains(&self.tunnel.player)) {
+            // If that fails the session is over or nobody is left: then there is nobody to stand for.
+            let _ = self.become_of(None);
+        }
+    }
+
     /// The connection to the game is down. Idempotent.
     pub(crate) fn detach(&mut self) {
         if let Some(presence) = self.presence.take() {
             let wanted = self.tunnel.wanted;
             lock(&self.table.state).tunnels.detach(&presence, wanted);
             self.table.counters.of(wanted).down();
-            if wanted == Use::Tunnel {
+            if wanted != Use::Request {
                 self.table.edge.notify_one();
             }
         }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -27,15 +27,42 @@ pub(crate) struct Tunnel {
     pub(crate) player: PlayerId,
     pub(crate) address: IpAddr,
     pub(crate) wanted: Use,
+    /// Nobody said whose it is: it stands for a player of the roster, so that somebody is seen to be there.
+    pub(crate) unnamed: bool,
     /// Which incarnation it is connected to; 0 while it waits.
     generation: AtomicU32,
     order: OnceLock<Close>,
+    /// See [`Nudge`].
+    nudged: AtomicU8,
     waker: AtomicWaker,
     left: AtomicBool,
     left_notify: Notify,
 }
 
+/// Something that a tunnel should look after, and that does not close it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Nudge {
+    /// The player it stands for is not on the roster any more.
+    Orphaned = 1,
+    /// Whatever it is doing at its end, the process is going away.
+    Hurry = 2,
+}
+
 impl Tunnel {
+    /// Tells it to look after something.
+    pub(crate) fn nudge(&self, what: Nudge) {
+        self.nudged.fetch_or(what as u8, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// Whether it was told so since the last time this was asked. For the one task that owns it.
+    pub(crate) fn take_nudge(&self, what: Nudge) -> bool {
+        let bit = what as u8;
+        self.nudged.load(Ordering::Relaxed) & bit != 0
+            && self.nudged.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    }
+
     /// Tells it to close. The first order wins.
     pub(crate) fn order(&self, close: Close) {
         if self.order.set(close).is_ok() {
@@ -52,6 +79,16 @@ impl Tunnel {
     /// The order so far.
     pub(crate) fn ordered(&self) -> Option<Close> {
         self.order.get().copied()
+    }
+
+    /// Whose it is, as far as that was said.
+    pub(crate) fn named(&self) -> Option<&PlayerId> {
+        (!self.unnamed).then_some(&self.player)
+    }
+
+    /// Which incarnation it is connected to; 0 while it waits.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// Its connection to the game is down (or never came): a newer one of the same player may go ahead.
@@ -137,6 +174,8 @@ struct Crowd {
 pub(crate) struct Newcomer<'a> {
     pub(crate) session: SessionId,
     pub(crate) player: &'a PlayerId,
+    /// Nobody said that it is theirs.
+    pub(crate) unnamed: bool,
     pub(crate) address: IpAddr,
     pub(crate) wanted: Use,
     /// Its player's older connections give way to it.
@@ -181,6 +220,7 @@ impl Tunnels {
         let Newcomer {
             session,
             player,
+            unnamed,
             address,
             wanted,
             takes_over,
@@ -193,7 +233,7 @@ impl Tunnels {
         let older: Vec<_> = crowd
             .tunnels
             .iter()
-            .filter(|t| takes_over && t.player == *player)
+            .filter(|t| takes_over && t.player == *player && !t.unnamed)
             .cloned()
             .collect();
         for t in &older {
@@ -206,8 +246,10 @@ impl Tunnels {
             player: player.clone(),
             address,
             wanted,
+            unnamed,
             generation: AtomicU32::new(0),
             order: OnceLock::new(),
+            nudged: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             left: AtomicBool::new(false),
             left_notify: Notify::new(),
@@ -216,6 +258,13 @@ impl Tunnels {
         *self.by_address.entry(address).or_default() += 1;
         self.count += 1;
         Some((tunnel, older))
+    }
+
+    /// Whom a connection stands for of which nobody said whose it is: a player of the roster who has none, else the first.
+    pub(crate) fn stand_in(&self, session: SessionId, roster: &[PlayerId]) -> Option<PlayerId> {
+        let here = self.crowds.get(&session).map_or(&[][..], |c| &c.tunnels);
+        let absent = roster.iter().find(|p| here.iter().all(|t| t.player != **p));
+        absent.or(roster.first()).cloned()
     }
 
     /// It is connected to the game now. Somebody coming is news at once; the next of somebody's requests is not.
@@ -228,7 +277,7 @@ impl Tunnels {
             .iter()
             .find(|p| p.player == tunnel.player)
             .cloned();
-        let news = tunnel.wanted == Use::Tunnel || known.is_none();
+        let news = tunnel.wanted != Use::Request || known.is_none();
         let presence = if let Some(known) = known {
             if known.connections.fetch_add(1, Ordering::Relaxed) == 0 {
                 self.departed = self.departed.saturating_sub(1);
@@ -261,7 +310,7 @@ impl Tunnels {
             self.departed += 1;
         }
         match wanted {
-            Use::Tunnel => {
+            Use::Tunnel | Use::Stream => {
                 self.edges.insert(presence.session);
             }
             Use::Request => {
@@ -417,11 +466,41 @@ mod tests {
         t.admit(Newcomer {
             session: ID.parse().unwrap(),
             player: &player.parse().unwrap(),
+            unnamed: false,
             address: HERE,
             wanted,
             takes_over: wanted == Use::Tunnel,
             most: 3,
         })
+    }
+
+    #[test]
+    fn nobodys_connection_stands_for_whoever_is_absent_and_takes_nothing_over() {
+        let roster: Vec<PlayerId> = ["a", "b", "c"].map(|p| p.parse().unwrap()).into();
+        let mut t = Tunnels::default();
+        let come = |t: &mut Tunnels, named: Option<&str>| {
+            let stands_for = t.stand_in(ID.parse().unwrap(), &roster).unwrap();
+            let newcomer = Newcomer {
+                session: ID.parse().unwrap(),
+                player: &named.map_or(stands_for, |n| n.parse().unwrap()),
+                unnamed: named.is_none(),
+                address: HERE,
+                wanted: Use::Stream,
+                takes_over: named.is_some(),
+                most: 10,
+            };
+            t.admit(newcomer).unwrap()
+        };
+        let (b, _) = come(&mut t, Some("b"));
+        let standing: Vec<_> = (0..4).map(|_| come(&mut t, None)).collect();
+        let names: Vec<&str> = standing.iter().map(|(t, _)| t.player.as_str()).collect();
+        assert_eq!(names, ["a", "c", "a", "a"], "then the first");
+        assert!(standing.iter().all(|(_, older)| older.is_empty()));
+        // Somebody who is known takes over from themselves only.
+        assert!(come(&mut t, Some("a")).1.is_empty());
+        let (_, older) = come(&mut t, Some("b"));
+        assert!(older.len() == 1 && older[0].id == b.id);
+        assert_eq!(t.stand_in(ID.parse().unwrap(), &[]), None);
     }
 
     #[test]

@@ -138,6 +138,9 @@ pub struct Claim {
     /// Who may join, where the call asked for other than the fleet's rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joinable: Option<String>,
+    /// The port that the gateway listens at for this session, where it speaks TCP: the address players were given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_port: Option<u16>,
     /// Recent crashes.
     #[serde(default)]
     pub crashes: Vec<Stamp>,

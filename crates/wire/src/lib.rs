@@ -12,5 +12,6 @@ pub mod event;
 pub mod link;
 pub mod problem;
 pub mod strict;
+pub mod tcp;
 pub mod text;
 pub mod token;

@@ -60,6 +60,7 @@ pub(crate) fn describe(c: &Connection) -> String {
         (None, false) => format!("{} (connect at once: the gateway waits for it)", c.phase),
     };
     let direct = match (&c.ws_url, &c.connect_host, c.connect_port) {
+        (None, Some(host), Some(port)) if c.protocol == "tcp" => format!("nc {host} {port}"),
         (None, Some(host), Some(port)) => format!("{}://{host}:{port}", c.protocol),
         (None, ..) => {
             "not known yet: ask again with `spawnpoint sessions get`, or use --wait".to_owned()

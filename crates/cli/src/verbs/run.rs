@@ -86,7 +86,7 @@ fn file(args: &RunArgs, workdir: &Path) -> Result<String, Failure> {
     let (protocol, direct) = match args.protocol {
         SpokenProtocol::Websocket => ("websocket", false),
         SpokenProtocol::Http => ("http", false),
-        SpokenProtocol::Tcp => ("tcp", true),
+        SpokenProtocol::Tcp => ("tcp", false),
         SpokenProtocol::Udp => ("udp", true),
     };
     let text = |s: &str| toml::Value::String(s.to_owned());
@@ -330,6 +330,7 @@ mod tests {
         for words in [
             &["--", "sh", "-c", "echo \"$PORT\" 'x' \\"][..],
             &["--protocol", "udp", "--", "x"],
+            &["--protocol", "tcp", "--", "x"],
             &["--protocol", "http", "--ready", "http:/healthz", "--", "x"],
             &[
                 "--ready",

@@ -1,7 +1,7 @@
 //! A gateway with its surroundings, clients, and waiting for what must come true.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use http_body_util::Full;
 use spawnpoint_core::session::Phase;
 use spawnpoint_core::{Clock, Moment, PlayerId, SessionId};
-use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps};
+use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps, TcpConfig, TcpListeners};
 use spawnpoint_wire::access::Peer;
 use spawnpoint_wire::link::{Protocol, Route};
 use spawnpoint_wire::token::{Keyring, SigningKey, TokenClaims};
@@ -77,6 +77,7 @@ impl Clock for TestClock {
 pub(crate) struct World {
     pub(crate) at: SocketAddr,
     pub(crate) gateway: Gateway,
+    pub(crate) tcp: Arc<TcpListeners>,
     pub(crate) link: &'static MemoryLink,
     pub(crate) key: SigningKey,
     pub(crate) shutdown: CancellationToken,
@@ -109,6 +110,14 @@ impl World {
     }
 
     pub(crate) async fn with(config: GatewayConfig) -> Self {
+        let tcp = TcpConfig::new(vec![Ipv4Addr::LOCALHOST.into()], 25_000..=27_999);
+        Self::listening(config, tcp).await
+    }
+
+    /// With listeners for TCP sessions in this range.
+    pub(crate) async fn listening(config: GatewayConfig, tcp: TcpConfig) -> Self {
+        let clock = TestClock::start();
+        let tcp = TcpListeners::new(tcp, clock.clone());
         let key = SigningKey::generate().unwrap();
         let link: &'static MemoryLink = Box::leak(Box::new(MemoryLink::new()));
         let gateway = Gateway::new(
@@ -118,7 +127,8 @@ impl World {
                 keyring: Arc::new(ArcSwap::from_pointee(Keyring::new(vec![
                     key.public().clone(),
                 ]))),
-                clock: TestClock::start(),
+                clock,
+                tcp: Some(tcp.clone()),
             },
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -133,6 +143,7 @@ impl World {
         Self {
             at,
             gateway,
+            tcp,
             link,
             key,
             shutdown,

@@ -19,3 +19,4 @@ mod link;
 mod progress;
 mod relay;
 mod reports;
+mod tcp;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use spawnpoint_core::ports::PortTable;
 use spawnpoint_core::{Clock, InstanceId, Moment};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -14,7 +15,6 @@ use tokio_util::task::TaskTracker;
 
 use super::entry::Entry;
 use super::pages::{RunFile, Stamp};
-use super::ports::PortTable;
 use super::record::Record;
 use super::state_dir::StateDir;
 use super::{OpenError, OwnerStep, ProcessConfig, changes, tree};
@@ -24,7 +24,7 @@ use crate::contract::{Change, Instance, RuntimeError};
 pub(super) struct Shared {
     pub(super) state: StateDir,
     pub(super) config: ProcessConfig,
-    pub(super) ports: Mutex<PortTable>,
+    pub(super) ports: Mutex<PortTable<InstanceId>>,
     pub(super) slots: Mutex<BTreeMap<InstanceId, Arc<Slot>>>,
     changes: broadcast::Sender<InstanceId>,
     tasks: TaskTracker,

@@ -250,6 +250,7 @@ impl App {
         // A game that ends by itself goes from running to recorded in one step: gateways have not heard why, and would not tell.
         self.show_route(id);
         self.routes.gone(id);
+        self.close_port(id);
         let gone = self.world().remove(id);
         if let Some(entry) = gone {
             // Whoever waits on it sees the channel close.

@@ -12,6 +12,7 @@ mod observe;
 mod place;
 mod revive;
 mod start;
+mod tcp;
 mod views;
 pub(crate) mod world;
 
@@ -28,6 +29,7 @@ use spawnpoint_runtime::Runtime;
 use spawnpoint_store::Records;
 use spawnpoint_wire::event::{Event as WireEvent, EventBody};
 use spawnpoint_wire::problem::Problem;
+use spawnpoint_wire::tcp::TcpPorts;
 use spawnpoint_wire::token::{Keyring, SigningKey};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +90,8 @@ pub struct Deps {
     pub sdk_url: Option<String>,
     /// Metrics of other roles in this process, in Prometheus text.
     pub more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    /// The gateway that listens for TCP games, if there is one.
+    pub tcp: Option<Arc<dyn TcpPorts>>,
 }
 
 /// Counts for `/metrics`. Never by session or player.
@@ -110,6 +114,7 @@ pub struct App {
     pub(crate) keys: Keys,
     pub(crate) sdk_url: Option<String>,
     pub(crate) more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    tcp: Option<Arc<dyn TcpPorts>>,
     world: Mutex<World>,
     pub(crate) events: EventHub,
     pub(crate) routes: RouteHub,
@@ -151,6 +156,7 @@ impl App {
             keys: deps.keys,
             sdk_url: deps.sdk_url,
             more_metrics: deps.more_metrics,
+            tcp: deps.tcp,
             world: Mutex::new(world),
             events: EventHub::new(incarnation),
             routes: RouteHub::new(incarnation),

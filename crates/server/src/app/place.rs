@@ -32,9 +32,13 @@ pub(super) struct Draft {
 
 impl App {
     pub(super) async fn place_first(self: Arc<Self>, id: SessionId, place: Place) {
-        let result = match place {
-            Place::Wait | Place::Full => self.gate(id, "capacity").await,
-            place => match self.put(id, place, Generation::FIRST).await {
+        let result = match (self.open_port(id), place) {
+            (Err(_), place) => {
+                self.give_back(id, place);
+                self.gate(id, "ports_exhausted").await
+            }
+            (Ok(()), Place::Wait | Place::Full) => self.gate(id, self.waiting_for(id)).await,
+            (Ok(()), place) => match self.put(id, place, Generation::FIRST).await {
                 Err(RuntimeError::PortsExhausted { .. }) => self.gate(id, "ports_exhausted").await,
                 other => other,
             },
@@ -56,6 +60,7 @@ impl App {
                 }
                 drop(world);
                 self.routes.gone(id);
+                self.close_port(id);
                 self.plan_now.notify_one();
             }
         }
@@ -440,7 +445,13 @@ impl App {
             }
             return;
         };
+        let had_port = self.has_port(id);
+        let opened = self.open_port(id);
         let result = match (place, gated) {
+            (place, _) if opened.is_err() => {
+                self.give_back(id, place);
+                opened
+            }
             (Place::Cold(fresh), Some(gated)) => {
                 // The instance that held the place runs; the id made for a cold start is not needed.
                 self.change_world(|world| {
@@ -480,6 +491,8 @@ impl App {
                 entry.start.placed = None;
                 world.enqueue(&fleet, id);
             }
+        } else if !had_port {
+            self.tell_address(id);
         }
         self.drive(id);
     }

@@ -87,6 +87,7 @@ pub(super) fn document(entry: &Entry, clock: &dyn Clock) -> String {
         extends: s.extends,
         replacing: s.phase == Phase::Replacing && s.exit.is_some(),
         joinable: Some(joinable_text(entry.joinable).to_owned()),
+        tcp_port: entry.tcp_port,
         crashes: s.crashes.iter().map(|c| stamp(*c)).collect(),
         receipt: entry.receipt.map(|r| {
             [
@@ -246,6 +247,7 @@ fn read(
     entry.restarts = instance.restarts;
     entry.saved = instance.facts.as_ref().map(|f| f.document.clone());
     entry.address = instance.address;
+    entry.tcp_port = claim.tcp_port;
     entry.label.clone_from(&instance.label);
     entry.commit.send_replace(Commit::Durable);
     entry
@@ -372,6 +374,9 @@ impl App {
             }
         }
         drop(world);
+        if claim.ending.is_none() {
+            self.reopen_port(id);
+        }
         tracing::info!(session = %id, fleet = %claim.fleet, phase = phase.as_str(), state = ?instance.state, "session taken over");
         if !(exited && claim.replacing && phase == Phase::Starting) {
             self.observe(instance);

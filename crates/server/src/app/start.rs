@@ -193,6 +193,15 @@ impl App {
                 ),
             ));
         }
+        if super::tcp::wants_port(&call.fleet) && !self.can_listen() {
+            return Err(Problem::new(
+                Code::Internal,
+                format!(
+                    "the fleet {} speaks TCP through a gateway, and this server has none that listens for it",
+                    call.fleet.name
+                ),
+            ));
+        }
         let Some(f) = world.fleets.get(&call.fleet.name) else {
             return Err(Problem::new(
                 Code::FleetNotFound,

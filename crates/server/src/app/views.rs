@@ -59,7 +59,7 @@ impl Addressing {
         }
     }
 
-    fn host_port(&self) -> (String, u16) {
+    pub(super) fn host_port(&self) -> (String, u16) {
         let default = if self.tls { 443 } else { 80 };
         match self.authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => match port.parse() {
@@ -101,6 +101,11 @@ fn dial(entry: &Entry, at: &Addressing) -> Dial {
         Protocol::WebSocket | Protocol::Http
     );
     match entry.fleet.expose {
+        Expose::Gateway if super::tcp::wants_port(&entry.fleet) => Dial {
+            ws: None,
+            host: entry.tcp_port.map(|_| at.host_port().0),
+            port: entry.tcp_port,
+        },
         Expose::Gateway => {
             let (host, port) = at.host_port();
             Dial {

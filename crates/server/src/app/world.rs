@@ -84,6 +84,8 @@ pub(crate) struct Entry {
     /// How often the instance was started in place, as expected; older observations are echoes.
     pub(crate) restarts: u32,
     pub(crate) address: Option<SocketAddr>,
+    /// Where the gateway listens for it, if it speaks TCP.
+    pub(crate) tcp_port: Option<u16>,
     pub(crate) label: String,
     pub(crate) start: StartTimes,
     pub(crate) receipt: Option<Receipt>,
@@ -122,6 +124,7 @@ impl Entry {
             saved: None,
             restarts: 0,
             address: None,
+            tcp_port: None,
             label: String::new(),
             start: StartTimes::default(),
             receipt: None,

@@ -181,10 +181,11 @@ fn read_server(r: &mut Reader<'_>, s: &Section) -> Option<ServerConfig> {
         r.get(s, &server::SESSIONS_PER_KEY),
     );
     let state_dir = state_dir(r, s);
-    let (instance_ports, retention) = (
+    let (instance_ports, tcp_ports) = (
         r.get(s, &server::INSTANCE_PORTS),
-        r.get(s, &server::RETENTION),
+        r.get(s, &server::TCP_PORTS),
     );
+    let retention = r.get(s, &server::RETENTION);
     let name = r.get(s, &server::NAME).unwrap_or_else(|| {
         r.note(s, &server::NAME.meta, "spawnpoint".into(), Origin::Default);
         "spawnpoint".to_owned()
@@ -209,6 +210,7 @@ fn read_server(r: &mut Reader<'_>, s: &Section) -> Option<ServerConfig> {
         guests: guests?,
         state_dir: state_dir?,
         instance_ports: instance_ports?,
+        tcp_ports: tcp_ports?,
         retention: retention?,
         sessions_per_key: sessions_per_key?,
         guest_starts_per_minute: guest_starts?,
@@ -285,6 +287,24 @@ fn check_listeners(r: &mut Reader<'_>, s: &Section, c: &ServerConfig) {
                 format!("lies in instance_ports {first}-{last}: a game server could be given it"),
             );
         }
+        let (first, last) = c.tcp_ports;
+        if (first..=last).contains(&mine) {
+            r.complain(
+                ErrorKind::Conflict,
+                s,
+                meta,
+                format!("lies in tcp_ports {first}-{last}: a TCP session could be given it"),
+            );
+        }
+    }
+    let ((a, b), (first, last)) = (c.instance_ports, c.tcp_ports);
+    if a <= last && first <= b {
+        r.complain(
+            ErrorKind::Conflict,
+            s,
+            &server::TCP_PORTS.meta,
+            format!("overlaps instance_ports {a}-{b}: a game server and a session could be given the same port"),
+        );
     }
 }
 

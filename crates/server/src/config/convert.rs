@@ -12,6 +12,7 @@ use spawnpoint_core::limits::MAX_PLAYERS;
 use spawnpoint_core::matching::{Limit, MAX_REGIONS};
 use spawnpoint_runtime::Protocol;
 use spawnpoint_wire::strict::snake;
+use spawnpoint_wire::tcp::TokenRule;
 
 use super::Expose;
 use super::units::{self, CPU_FORM, DURATION_FORM, SIZE_FORM};
@@ -261,6 +262,14 @@ pub(in crate::config) fn expose(v: &Value) -> Converted<Expose> {
             ("gateway", Expose::Gateway),
             ("host_port", Expose::HostPort),
         ],
+    )
+}
+
+/// Who must bring a token to a TCP game.
+pub(in crate::config) fn tcp_auth(v: &Value) -> Converted<TokenRule> {
+    choice(
+        v,
+        &[("required", TokenRule::Always), ("none", TokenRule::Never)],
     )
 }
 

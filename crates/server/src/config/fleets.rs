@@ -8,6 +8,8 @@ use spawnpoint_core::FleetName;
 use spawnpoint_core::lifecycle::{ActivityRule, Policy, Sight};
 use spawnpoint_runtime::{Protocol, ReadyRule, Template};
 
+use spawnpoint_wire::tcp::{TcpTerms, TokenRule};
+
 use super::assemble::top_error;
 use super::convert::Warm;
 use super::error::{ErrorKind, Origin};
@@ -89,6 +91,7 @@ fn read_fleet(
     let template = read_template(r, s, expose);
     let (warm, max_instances) = (r.get(s, &fleet::WARM), read_max_instances(r, s));
     let policy = read_policy(r, s, expose);
+    let tcp = read_tcp(r, s);
     let guests = read_guests(r, s);
     let labels = r.get(s, &fleet::LABELS);
     let warm = warm?;
@@ -101,6 +104,7 @@ fn read_fleet(
         max_instances: max_instances?,
         policy: Arc::new(policy?),
         expose: expose?,
+        tcp: tcp?,
         guests: guests?,
         labels: labels?,
     };
@@ -149,6 +153,24 @@ fn read_template(r: &mut Reader<'_>, s: &Section, expose: Option<Expose>) -> Opt
         ready: ready?,
         fixed_port: port,
         host_port: expose? == Expose::HostPort,
+    })
+}
+
+fn read_tcp(r: &mut Reader<'_>, s: &Section) -> Option<TcpTerms> {
+    let token = if r.given(s, &fleet::TCP_AUTH.meta) {
+        r.get(s, &fleet::TCP_AUTH)?
+    } else {
+        r.note(
+            s,
+            &fleet::TCP_AUTH.meta,
+            "required off loopback".into(),
+            Origin::Default,
+        );
+        TokenRule::OffLoopback
+    };
+    Some(TcpTerms {
+        token,
+        proxy_protocol: r.get(s, &fleet::PROXY_PROTOCOL)?,
     })
 }
 
@@ -271,16 +293,25 @@ fn check_fleet(
     let p = &c.policy;
     let protocol = c.template.protocol;
     let raw = matches!(protocol, Protocol::Tcp | Protocol::Udp);
-    if raw && c.expose == Expose::Gateway {
-        let word = if protocol == Protocol::Tcp {
-            "TCP"
-        } else {
-            "UDP"
-        };
-        let problem = format!(
-            "{word} through the gateway is not in this release: set expose = \"host_port\", and players get the instance's own port"
-        );
+    if protocol == Protocol::Udp && c.expose == Expose::Gateway {
+        let problem = "UDP through the gateway is not in this release: set expose = \"host_port\", and players get the instance's own port";
         r.complain(ErrorKind::Unsupported, s, &fleet::PROTOCOL.meta, problem);
+    }
+    if protocol != Protocol::Tcp || c.expose != Expose::Gateway {
+        let asked = [
+            (&fleet::TCP_AUTH.meta, r.given(s, &fleet::TCP_AUTH.meta)),
+            (&fleet::PROXY_PROTOCOL.meta, c.tcp.proxy_protocol),
+        ];
+        for (meta, asked) in asked {
+            if asked {
+                r.complain(
+                    ErrorKind::Conflict,
+                    s,
+                    meta,
+                    "is for connections that the gateway makes to a TCP game: set protocol = \"tcp\" and expose = \"gateway\", or leave it out",
+                );
+            }
+        }
     }
     if raw && matches!(c.template.ready, ReadyRule::Http(_)) {
         r.complain(ErrorKind::Conflict, s, &fleet::READY.meta, "a server that speaks raw TCP or UDP does not answer HTTP on its port: use \"dial\", { log = \"...\" }, \"sdk\" or \"none\"");
@@ -327,6 +358,10 @@ fn check_fleet(
         let (first, last) = server.instance_ports;
         if (first..=last).contains(&port) {
             r.complain(ErrorKind::Conflict, s, &fleet::PORT.meta, format!("lies in server.instance_ports {first}-{last}, which are given to any instance: choose another"));
+        }
+        let (first, last) = server.tcp_ports;
+        if (first..=last).contains(&port) {
+            r.complain(ErrorKind::Conflict, s, &fleet::PORT.meta, format!("lies in server.tcp_ports {first}-{last}, at which the gateway listens for sessions: choose another"));
         }
         if server
             .public

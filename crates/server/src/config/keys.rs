@@ -11,6 +11,8 @@ use spawnpoint_core::FleetName;
 use spawnpoint_core::lifecycle::{ActivityRule, EndRule, Joinable, OnCrash};
 use spawnpoint_runtime::{Protocol, ReadyRule};
 
+use spawnpoint_wire::tcp::TokenRule;
+
 use super::convert::{self, Warm};
 use super::value::Value;
 use super::{ApiKey, Expose};
@@ -195,6 +197,14 @@ pub(super) mod server {
         "Ports given to game servers. Keep it outside the system's ephemeral range.",
     )
     .env(&["SPAWNPOINT_INSTANCE_PORTS"]);
+    pub(crate) static TCP_PORTS: Key<(u16, u16)> = key(
+        "tcp_ports",
+        "range `\"first-last\"`",
+        Is("25000-27999"),
+        convert::port_range,
+        "Ports at which the gateway listens for TCP sessions, one each, on the addresses of the public listener.",
+    )
+    .env(&["SPAWNPOINT_TCP_PORTS"]);
     pub(crate) static RETENTION: Key<Duration> = key(
         "retention",
         DURATION,
@@ -229,6 +239,7 @@ pub(super) mod server {
         &SESSIONS_PER_KEY.meta,
         &STATE_DIR.meta,
         &INSTANCE_PORTS.meta,
+        &TCP_PORTS.meta,
         &RETENTION.meta,
         &NAME.meta,
     ];
@@ -239,7 +250,7 @@ pub(super) mod fleet {
     use super::{
         ActivityRule, BTreeMap, DURATION, DURATION_OR_NONE, DURATION_OR_ZERO, Duration, EndRule,
         Expose, FleetName, Is, Joinable, Key, Meta, OnCrash, PathBuf, Protocol, ReadyRule,
-        Required, Warm, Words, convert, key,
+        Required, TokenRule, Warm, Words, convert, key,
     };
 
     pub(crate) static NAME: Key<FleetName> = key(
@@ -311,7 +322,21 @@ pub(super) mod fleet {
         "`gateway` or `host_port`",
         Is("gateway"),
         convert::expose,
-        "How players reach it: under one URL that never changes, or at the instance's own port. TCP and UDP need `host_port` in this release.",
+        "How players reach it: under one address that never changes (a URL, or for TCP a port of the session's own), or at the instance's own port. UDP needs `host_port`.",
+    );
+    pub(crate) static TCP_AUTH: Key<TokenRule> = key(
+        "tcp_auth",
+        "`required` or `none`",
+        Words("required, but not of connections from this machine"),
+        convert::tcp_auth,
+        "Whether TCP players must begin with the line `SPAWNPOINT <token>`. `required` asks everybody, on this machine too (for a proxy in front that makes everybody look local); `none` nobody. A line that is sent is checked and taken out in any case.",
+    );
+    pub(crate) static PROXY_PROTOCOL: Key<bool> = key(
+        "proxy_protocol",
+        "boolean",
+        Is("false"),
+        convert::boolean,
+        "A TCP game is told who connects: a PROXY protocol v2 header comes before the player's first byte.",
     );
     pub(crate) static WARM: Key<Warm> = key(
         "warm",
@@ -473,6 +498,8 @@ pub(super) mod fleet {
         &PORT.meta,
         &PROTOCOL.meta,
         &EXPOSE.meta,
+        &TCP_AUTH.meta,
+        &PROXY_PROTOCOL.meta,
         &WARM.meta,
         &MAX_INSTANCES.meta,
         &READY.meta,
@@ -498,7 +525,7 @@ pub(super) mod fleet {
 }
 
 /// Keys of the product that this release does not have, with the sentence that says so.
-pub(super) const LATER: [(&str, &str); 5] = [
+pub(super) const LATER: [(&str, &str); 4] = [
     (
         "pod_template",
         "is for Kubernetes, which this release does not run on",
@@ -514,9 +541,5 @@ pub(super) const LATER: [(&str, &str); 5] = [
     (
         "match",
         "belongs to a queue: write [[queue]] with its rules",
-    ),
-    (
-        "tcp_auth",
-        "needs TCP through the gateway, which is not in this release: use expose = \"host_port\"",
     ),
 ];

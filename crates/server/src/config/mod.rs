@@ -36,6 +36,7 @@ use spawnpoint_core::lifecycle::Policy;
 use spawnpoint_core::matching::Rules;
 use spawnpoint_runtime::Template;
 use spawnpoint_wire::access::Access;
+use spawnpoint_wire::tcp::TcpTerms;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +91,8 @@ pub struct ServerConfig {
     pub state_dir: PathBuf,
     /// First and last port given to instances.
     pub instance_ports: (u16, u16),
+    /// First and last port that the gateway listens at for TCP sessions, one each.
+    pub tcp_ports: (u16, u16),
     /// How long match records are kept.
     pub retention: Duration,
     /// Live sessions one backend key may have; `None` is unlimited.
@@ -137,6 +140,8 @@ pub struct FleetConfig {
     pub policy: Arc<Policy>,
     /// How players reach an instance.
     pub expose: Expose,
+    /// What holds for connections of a TCP game through the gateway.
+    pub tcp: TcpTerms,
     /// Guests may start sessions of this fleet (where the server allows guests at all).
     pub guests: bool,
     /// Shown to people and kept with nothing: free text labels.
@@ -252,6 +257,7 @@ impl FleetConfig {
                 ..Policy::default()
             }),
             expose: Expose::Gateway,
+            tcp: TcpTerms::default(),
             guests: false,
             labels: BTreeMap::new(),
         }

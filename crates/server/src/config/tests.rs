@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use spawnpoint_core::lifecycle::{ActivityRule, Joinable, OnCrash, Policy, Sight};
 use spawnpoint_runtime::{Protocol, ReadyRule};
+use spawnpoint_wire::tcp::{TcpTerms, TokenRule};
 
 use super::assemble::defaults_of;
 use super::error::{ErrorKind, Origin};
@@ -147,7 +148,7 @@ fn saying_every_default_changes_nothing() {
 #[test]
 fn every_key_is_read() {
     // A key of the table that the parser forgets would be documented and do nothing.
-    let text = arena("port = 7777\nmax_duration_limit = \"1h\"\nactivity = \"any\"\nguests = true\naccess = [\"key\", \"guest\"]")
+    let text = arena("port = 7777\nprotocol = \"tcp\"\ntcp_auth = \"none\"\nmax_duration_limit = \"1h\"\nactivity = \"any\"\nguests = true\naccess = [\"key\", \"guest\"]")
         .replace("run = {", "run = { workdir = \"w\", cpu = 1, memory = \"1Gi\", env = { A = \"1\" }, ");
     let text = format!(
         "[server]\npublic_url = \"https://a.example\"\nstate_dir = \"s\"\nname = \"x\"\n{text}"
@@ -399,8 +400,16 @@ fn what_its_mode_cannot_see_is_refused() {
         ],
     );
     one_error(
-        &arena("protocol = \"tcp\"\nexpose = \"gateway\""),
-        &["TCP through the gateway"],
+        &arena("tcp_auth = \"none\""),
+        &["fleet.arena.tcp_auth", "protocol = \"tcp\""],
+    );
+    one_error(
+        &arena("protocol = \"tcp\"\nexpose = \"host_port\"\nproxy_protocol = true"),
+        &["fleet.arena.proxy_protocol", "the gateway makes"],
+    );
+    one_error(
+        &arena("protocol = \"tcp\"\ntcp_auth = \"sometimes\""),
+        &["\"required\", \"none\""],
     );
     one_error(&arena("expose = \"nodePort\""), &["Kubernetes"]);
     one_error(
@@ -414,6 +423,21 @@ fn what_its_mode_cannot_see_is_refused() {
             "give run.command instead",
         ],
     );
+    for (more, token) in [
+        ("", TokenRule::OffLoopback),
+        ("tcp_auth = \"required\"", TokenRule::Always),
+        ("tcpAuth = \"none\"", TokenRule::Never),
+    ] {
+        let tcp = fine(&arena(&format!(
+            "protocol = \"tcp\"\nproxy_protocol = true\n{more}"
+        )));
+        let terms = TcpTerms {
+            token,
+            proxy_protocol: true,
+        };
+        assert_eq!(tcp.fleets[0].tcp, terms);
+        assert_eq!(tcp.server.tcp_ports, (25000, 27999));
+    }
     let direct = fine(&arena("expose = \"hostPort\"\nprotocol = \"udp\""));
     let p = &direct.fleets[0].policy;
     assert_eq!(

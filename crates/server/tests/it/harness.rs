@@ -22,6 +22,7 @@ use spawnpoint_store::Records;
 use spawnpoint_store::memory::MemoryRecords;
 use spawnpoint_testkit::clock::VirtualClock;
 use spawnpoint_wire::link::{Link, PlayerReport, REPORT_EVERY, Report, SessionReport};
+use spawnpoint_wire::tcp::TcpTerms;
 use spawnpoint_wire::token::{Keyring, SigningKey};
 use tower::ServiceExt;
 
@@ -47,6 +48,7 @@ pub(crate) fn fleet(name: &str) -> FleetConfig {
         max_instances: None,
         policy: Arc::new(Policy::default()),
         expose: Expose::Gateway,
+        tcp: TcpTerms::default(),
         guests: false,
         labels: BTreeMap::new(),
     }
@@ -73,6 +75,7 @@ pub(crate) fn config(fleets: Vec<FleetConfig>) -> Config {
             guests: false,
             state_dir: "unused".into(),
             instance_ports: (20000, 24999),
+            tcp_ports: (25000, 27999),
             retention: Duration::from_secs(30 * 86_400),
             sessions_per_key: None,
             guest_starts_per_minute: 30,
@@ -144,6 +147,7 @@ impl World {
             keys: Keys { signing, ring },
             sdk_url: Some("http://127.0.0.1:8082".into()),
             more_metrics: None,
+            tcp: None,
         };
         let server = build(config, deps).await.unwrap();
         let link = server.link();
