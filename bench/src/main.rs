@@ -14,6 +14,7 @@ mod plot;
 mod proc;
 mod rate;
 mod report;
+mod sharing;
 mod stats;
 mod stopwatch;
 mod wire;
@@ -78,6 +79,8 @@ enum What {
     Memory,
     /// The gateway beside haproxy and nginx: round trips, CPU time, memory, handshakes.
     Gateway,
+    /// A game server for each player, or one for several: latency, CPU time, memory.
+    Sharing,
     /// `git clone` to two players in one game, with empty caches.
     Clone,
     /// One process of a measurement.
@@ -113,6 +116,7 @@ fn main() -> Result<()> {
                 What::Claims,
                 What::Memory,
                 What::Gateway,
+                What::Sharing,
             ];
             all.extend(clone.then_some(What::Clone));
             all
@@ -173,6 +177,14 @@ fn measure(what: What, quick: bool) -> Result<Section> {
         What::Gateway => (
             "gateway",
             gateway::run(gateway::Size::of(quick), &bar("gateway")),
+        ),
+        What::Sharing => (
+            "sharing",
+            sharing::run(
+                &Binaries::find()?,
+                sharing::Size::of(quick),
+                &bar("sharing"),
+            ),
         ),
         What::Clone => ("clone", clone::run(&bar("clone"))),
         What::All { .. } | What::Part { .. } | What::ClaimLoop { .. } => {

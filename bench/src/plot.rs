@@ -50,18 +50,33 @@ pub(crate) fn distributions(words: Words<'_>, curves: &[(String, Vec<f64>)]) -> 
     draw(words, (from..to).log_scale(), 0.0..100.0, &series, false)
 }
 
-/// An SVG of lines through measured points, both axes logarithmic: what grows in proportion is straight and climbs evenly.
-#[allow(dead_code, reason = "for the measurements that come next")]
-pub(crate) fn lines(words: Words<'_>, series: &[Series]) -> Result<String> {
+/// How the upright axis goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upright {
+    /// From nothing, in even steps.
+    Even,
+    /// Logarithmic as the other one: what grows in proportion is straight.
+    #[allow(dead_code, reason = "for the measurements that come next")]
+    Logarithmic,
+}
+
+/// An SVG of lines through measured points; the level axis is logarithmic.
+pub(crate) fn lines(words: Words<'_>, upright: Upright, series: &[Series]) -> Result<String> {
     let range = |of: fn(&(f64, f64)) -> f64| {
         let all = series.iter().flat_map(|(_, points)| points).map(of);
-        let (from, to) = all
-            .filter(|x| *x > 0.0)
-            .fold((f64::INFINITY, 0.0_f64), |(a, b), x| (a.min(x), b.max(x)));
-        from * 0.8..to * 1.6
+        all.filter(|x| *x > 0.0)
+            .fold((f64::INFINITY, 0.0_f64), |(a, b), x| (a.min(x), b.max(x)))
     };
-    let (x, y) = (range(|p| p.0), range(|p| p.1));
-    draw(words, x.log_scale(), y.log_scale(), series, true)
+    let ((left, right), (low, high)) = (range(|p| p.0), range(|p| p.1));
+    let x = (left * 0.8..right * 1.6).log_scale();
+    // Above: room for the legend.
+    match upright {
+        Upright::Even => draw(words, x, 0.0..high * 1.3, series, true),
+        Upright::Logarithmic => {
+            let y = (low * 0.8..high * 1.6).log_scale();
+            draw(words, x, y, series, true)
+        }
+    }
 }
 
 fn draw<X, Y>(
@@ -103,6 +118,7 @@ where
     chart
         .configure_mesh()
         .x_labels(24)
+        .y_labels(12)
         .x_desc(words.x)
         .y_desc(words.y)
         .x_label_formatter(&|x| tick(*x))
@@ -143,15 +159,8 @@ where
 
 /// An axis's figure: no more digits than it needs.
 fn tick(value: f64) -> String {
-    if value == 0.0 {
-        "0".to_owned()
-    } else if value < 0.1 {
-        format!("{value:.2}")
-    } else if value < 10.0 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.0}")
-    }
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -184,13 +193,15 @@ mod tests {
             ("a".to_owned(), vec![(1_000.0, 1.0), (100_000.0, 140.0)]),
             ("b".to_owned(), vec![(1_000.0, 2.0), (100_000.0, 0.5)]),
         ];
-        let svg = lines(WORDS, &series).unwrap();
-        assert_eq!(svg.matches("<circle").count(), 4);
+        for upright in [Upright::Even, Upright::Logarithmic] {
+            let svg = lines(WORDS, upright, &series).unwrap();
+            assert_eq!(svg.matches("<circle").count(), 4);
+        }
     }
 
     #[test]
     fn figures_of_an_axis_are_short() {
-        let shown: Vec<String> = [0.0, 0.05, 0.25, 2.0, 25.0].map(tick).into();
-        assert_eq!(shown, ["0", "0.05", "0.2", "2.0", "25"]);
+        let shown: Vec<String> = [0.0, 0.05, 0.25, 2.0, 20.0].map(tick).into();
+        assert_eq!(shown, ["0", "0.05", "0.25", "2", "20"]);
     }
 }

@@ -85,10 +85,15 @@ impl Order {
         z ^ (z >> 31)
     }
 
+    /// A number below `limit`, which is small.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+
     /// In an order drawn anew, so that what one measurement leaves behind does not always hit the same other.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            let other = (self.next() % (last as u64 + 1)) as usize;
+            let other = self.below(last as u64 + 1) as usize;
             items.swap(last, other);
         }
     }

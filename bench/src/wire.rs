@@ -171,7 +171,8 @@ fn frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     Some((opcode, bytes.get(head..end)?, end))
 }
 
-fn path_of(url: &str) -> Result<&str> {
+/// The path and query of a URL of an answer.
+pub(crate) fn path_of(url: &str) -> Result<&str> {
     let rest = url.split_once("://").context("a URL without a scheme")?.1;
     rest.find('/')
         .map(|at| &rest[at..])
