@@ -1,6 +1,7 @@
 //! The command line, defined once: `--help`, completions and `docs/cli.md` all come from here.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -73,6 +74,8 @@ pub(crate) enum Verb {
     /// What was played: records of ended sessions.
     #[command(subcommand)]
     Matches(MatchesVerb),
+    /// Send simulated players through matchmaking into games, and report what they met.
+    Load(Box<LoadArgs>),
     /// Check this machine and the configuration; every value with its source.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -323,6 +326,96 @@ pub(crate) enum MatchesVerb {
         /// The match's session.
         id: String,
     },
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  spawnpoint load                                       50 clients, matches of 30 s, against `spawnpoint up` here
+  CLIENTS=200 SPAWN_RATE=10 spawnpoint load             200, ten a second
+  spawnpoint load --match-duration 1.5 --wait-only      every match has to end by itself
+  spawnpoint load --mode websocket --match-duration 20  plays the bundled spice
+  spawnpoint load --report load.html                    a page with plots
+
+Exits with 1 if a single client failed, a record is missing or its reason is wrong, or the run was ended early (Ctrl-C), and with 3 if
+no server answers. The key of a server that has keys is read from SPAWNPOINT_KEY. How to read the results: docs/load-testing.md.")]
+pub(crate) struct LoadArgs {
+    /// How many clients.
+    #[arg(long, env = "CLIENTS", default_value = "50", value_name = "N", value_parser = spawnpoint_load::plan::clients)]
+    pub(crate) clients: usize,
+    /// The server's public address; https, a base path and a trailing slash are fine.
+    #[arg(
+        long,
+        env = "TARGET_URL",
+        default_value = "http://localhost:8080",
+        value_name = "URL"
+    )]
+    pub(crate) target_url: spawnpoint_load::Target,
+    /// How long a match lasts, seconds with fractions.
+    #[arg(long, env = "MATCH_DURATION", default_value = "30.0", value_name = "SECONDS", value_parser = spawnpoint_load::plan::seconds)]
+    pub(crate) match_duration: Duration,
+    /// Clients started a second; 0 starts all at once.
+    #[arg(long, env = "SPAWN_RATE", default_value = "0", value_name = "RATE", value_parser = spawnpoint_load::plan::spawn_rate)]
+    pub(crate) spawn_rate: f64,
+    /// Dial games at this host instead of the one the server answers; the port stays.
+    #[arg(long, env = "GAME_SERVER_HOST_OVERRIDE", value_name = "HOST")]
+    pub(crate) game_server_host_override: Option<String>,
+    /// Which fleet (the first one that speaks what --mode says).
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) fleet: Option<String>,
+    /// Which queue (the fleet's own).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) queue: Option<String>,
+    /// What is played.
+    #[arg(long, value_enum, default_value_t = LoadMode::Tcp)]
+    pub(crate) mode: LoadMode,
+    /// Join as guests whom the server names, without a key.
+    #[arg(long)]
+    pub(crate) guests: bool,
+    /// Never end a match: one that does not end by itself is a failure.
+    #[arg(long)]
+    pub(crate) wait_only: bool,
+    /// How long after its time a match may still run before its end is forced.
+    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = spawnpoint_load::plan::seconds_or_none)]
+    pub(crate) margin: Duration,
+    /// Longest any other step may take: being matched, the game's first word, the end call.
+    #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = spawnpoint_load::plan::seconds)]
+    pub(crate) timeout: Duration,
+    /// Between two questions of a playing client.
+    #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = spawnpoint_load::plan::seconds)]
+    pub(crate) poll: Duration,
+    /// Let clients find their way back for so long when a connection or the server goes away; what they overcame is counted apart.
+    #[arg(long, default_value = "0", value_name = "SECONDS", value_parser = spawnpoint_load::plan::seconds_or_none)]
+    pub(crate) reconnect: Duration,
+    /// Whether a TCP connection begins with SPAWNPOINT <token>.
+    #[arg(long, value_enum, default_value_t = LoadTokenLine::Auto, value_name = "WHEN")]
+    pub(crate) token_line: LoadTokenLine,
+    /// The same seed steers the same clients.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub(crate) seed: u64,
+    /// Write a page with plots: one file that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+/// What is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LoadMode {
+    /// Lines over TCP: GET_STATE and REQUEST_MATCH, as arena-tcp speaks.
+    Tcp,
+    /// The bundled game spice.
+    Websocket,
+}
+
+/// Whether a client brings its token in the first line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LoadTokenLine {
+    /// Where the gateway takes it.
+    Auto,
+    /// Also where the game itself has to.
+    Always,
+    /// Nowhere.
+    Never,
 }
 
 #[derive(Clone, Debug, Args)]

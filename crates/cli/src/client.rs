@@ -31,15 +31,7 @@ impl Client {
     /// # Errors
     /// When the address is no address.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
-        let key = std::env::var("SPAWNPOINT_KEY")
-            .ok()
-            .filter(|k| !k.is_empty());
-        // `name:secret` is how the server is given its keys; the secret alone is what it is asked for.
-        let key = key.map(|k| {
-            k.split_once(':')
-                .map_or(k.clone(), |(_, secret)| secret.to_owned())
-        });
-        Self::at(&global.server, key)
+        Self::at(&global.server, key())
     }
 
     /// For a server at this address.
@@ -184,6 +176,17 @@ impl Client {
             self.base
         ))
     }
+}
+
+/// The secret of `SPAWNPOINT_KEY`. `name:secret` is how the server is given its keys; the secret alone is what it is asked for.
+pub(crate) fn key() -> Option<String> {
+    let key = std::env::var("SPAWNPOINT_KEY")
+        .ok()
+        .filter(|k| !k.is_empty())?;
+    Some(match key.split_once(':') {
+        Some((_, secret)) => secret.to_owned(),
+        None => key,
+    })
 }
 
 fn refused(problem: &Problem) -> Failure {

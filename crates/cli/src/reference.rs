@@ -125,6 +125,10 @@ fn arguments<'a>(out: &mut String, all: impl Iterator<Item = &'a Arg>) {
             .unwrap_or_default()
             .replace('\n', " ")
             .replace('|', "\\|");
+        // A help of one sentence loses its full stop on the way here.
+        if !meaning.ends_with(['.', '!', '?']) {
+            meaning.push('.');
+        }
         let values: Vec<String> = a
             .get_possible_values()
             .iter()
@@ -134,7 +138,8 @@ fn arguments<'a>(out: &mut String, all: impl Iterator<Item = &'a Arg>) {
         if !values.is_empty() {
             let _ = write!(meaning, " One of {}.", values.join(", "));
         }
-        if let Some(default) = a.get_default_values().first() {
+        let default = a.get_default_values().first();
+        if let Some(default) = default.filter(|_| a.get_action().takes_values()) {
             let _ = write!(meaning, " Default `{}`.", default.to_string_lossy());
         }
         if let Some(env) = a.get_env() {

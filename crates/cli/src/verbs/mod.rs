@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod fleets;
+pub(crate) mod load;
 pub(crate) mod matches;
 pub(crate) mod new;
 pub(crate) mod run;
