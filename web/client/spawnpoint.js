@@ -199,7 +199,9 @@ export function createClient({ env = globalThis, server = '' } = {}) {
       this.reply = reply;
       this.id = reply.session_id;
       this.playerId = reply.player_id;
-      this.shareUrl = reply.share_url ?? null;
+      this.url = reply.url ?? null; // for an HTTP game: what a browser opens
+      this.shareUrl = reply.share_url ?? null; // only for games that /play plays
+      this.invite = reply.invite ?? null;
       this.phase = reply.phase ?? 'starting';
       this.generation = reply.generation ?? 1;
       this.warning = null;

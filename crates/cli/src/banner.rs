@@ -106,12 +106,7 @@ fn address_url(address: SocketAddr) -> String {
 
 /// Whether `/play` leads to a game: it is the page of the bundled one.
 pub(crate) fn has_page(config: &Config) -> bool {
-    config.fleets.iter().any(|f| {
-        f.template
-            .command
-            .first()
-            .is_some_and(|p| p.rsplit('/').next() == Some("spice"))
-    })
+    config.fleets.iter().any(|f| f.has_page())
 }
 
 fn fleet(f: &spawnpoint_server::config::FleetConfig) -> String {

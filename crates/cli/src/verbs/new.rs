@@ -59,12 +59,12 @@ pub(crate) fn describe(c: &Connection) -> String {
         (None, true) => format!("{}, accepting players", c.phase),
         (None, false) => format!("{} (connect at once: the gateway waits for it)", c.phase),
     };
-    let direct = match (&c.ws_url, &c.connect_host, c.connect_port) {
-        (None, Some(host), Some(port)) if c.protocol == "tcp" => format!("nc {host} {port}"),
-        (None, Some(host), Some(port)) => format!("{}://{host}:{port}", c.protocol),
-        (None, ..) => {
-            "not known yet: ask again with `spawnpoint sessions get`, or use --wait".to_owned()
-        }
+    let url = c.url.clone().unwrap_or_else(|| {
+        "not known yet: ask again with `spawnpoint sessions get`, or use --wait".to_owned()
+    });
+    // Typed as it stands it plays a TCP game.
+    let dial = match (&c.connect_host, c.connect_port) {
+        (Some(host), Some(port)) if c.protocol == "tcp" => format!("nc {host} {port}"),
         _ => String::new(),
     };
     let rows = [
@@ -72,8 +72,8 @@ pub(crate) fn describe(c: &Connection) -> String {
         ("fleet", c.fleet.clone()),
         ("player", c.player_id.clone().unwrap_or_default()),
         ("state", state),
-        ("url", c.ws_url.clone().unwrap_or_default()),
-        ("address", direct),
+        ("url", url),
+        ("address", dial),
         ("share", c.share_url.clone().unwrap_or_default()),
         (
             "start",

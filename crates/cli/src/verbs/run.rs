@@ -227,16 +227,10 @@ fn qr_code(url: &str) -> Option<String> {
     fits.then_some(text)
 }
 
-/// What a telephone can open: HTTP games by their page, others by their URL.
+/// What a telephone can open.
 fn browser_url(c: &Connection) -> Option<String> {
-    let url = c.ws_url.clone()?;
-    if c.protocol != "http" {
-        return Some(url);
-    }
-    let rest = url.strip_prefix("ws")?;
-    // The page of a path-form game is its directory: relative links stay below it.
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    Some(format!("http{}/?{query}", path.trim_end_matches('/')))
+    let url = c.url.as_ref()?;
+    matches!(c.protocol.as_str(), "http" | "websocket").then(|| url.clone())
 }
 
 /// Prints the logs of the session's instances, one after another, and at its end why it ended.
@@ -362,22 +356,16 @@ mod tests {
     }
 
     #[test]
-    fn telephones_get_a_page_where_there_is_one() {
+    fn telephones_get_what_they_can_open() {
         let mut c: Connection = serde_json::from_value(json!({
             "session_id": "s", "fleet": "f", "phase": "ready", "ready": true, "generation": 1, "wsUrl": "ws://h:1/session/s?token=t",
-            "protocol": "http", "players": [], "created_at": "",
+            "url": "http://h:1/session/s/?token=t", "protocol": "http", "players": [], "created_at": "",
             "share_url": null, "connect_host": null, "connect_port": null, "token": null, "token_expires_at": null, "player_id": null,
             "queue": null, "cull_at": null, "cull_reason": null, "receipt": null
         }))
         .unwrap();
-        assert_eq!(
-            browser_url(&c).as_deref(),
-            Some("http://h:1/session/s/?token=t")
-        );
-        c.protocol = "websocket".into();
-        assert_eq!(
-            browser_url(&c).as_deref(),
-            Some("ws://h:1/session/s?token=t")
-        );
+        assert_eq!(browser_url(&c), c.url);
+        c.protocol = "tcp".into();
+        assert_eq!(browser_url(&c), None);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub use brake::{Brake, Verdict, brake_applies, brake_counts, brake_holds};
 
 use crate::limits::LATE_TICK;
-use crate::session::{Phase, Player, Session};
+use crate::session::{FOREVER, Phase, Player, Session};
 use crate::time::Known;
 use crate::{Code, Moment};
 
@@ -192,6 +192,9 @@ pub enum Joinable {
 pub enum Sight {
     /// A gateway carries every connection.
     Gateway,
+    /// A gateway carries every request, and nobody holds a connection between two: whoever asked for something is there until they
+    /// have done nothing for the idle timeout.
+    Requests,
     /// Players connect directly: heartbeats and the SDK are all there is, and each is a lease.
     Direct,
 }
@@ -346,11 +349,13 @@ fn never_joined_deadline(s: &Session) -> Option<Cull> {
 
 /// When the reconnect grace runs out; `None` while somebody is there or while nobody can say.
 fn empty_deadline(s: &Session) -> Option<Cull> {
-    if s.unseen() || s.roster.iter().any(|p| p.connections > 0) {
+    let stays = |p: &Player| p.connections > 0 || p.lease_until == Some(FOREVER);
+    if s.unseen() || s.roster.iter().any(stays) {
         return None;
     }
     let last_there = |p: &Player| match s.policy.sight {
         Sight::Gateway => p.gone_since.unwrap_or(p.joined_at),
+        Sight::Requests => p.lease_until.max(p.gone_since).unwrap_or(p.joined_at),
         // A lease says in advance until when somebody is there; without one they never came.
         Sight::Direct => p.lease_until.unwrap_or(p.joined_at),
     };
@@ -391,7 +396,7 @@ fn deferred(s: &Session, at: Moment) -> Moment {
 impl Session {
     /// Whether players come through gateways whose view is unknown.
     fn unseen(&self) -> bool {
-        self.policy.sight == Sight::Gateway && matches!(self.sight, Known::Unknown { .. })
+        self.policy.sight != Sight::Direct && matches!(self.sight, Known::Unknown { .. })
     }
 }
 

@@ -135,6 +135,9 @@ impl Exit {
     }
 }
 
+/// A lease that does not run out.
+pub(crate) const FOREVER: Moment = Moment(i64::MAX);
+
 /// One player on a session's roster, with what is known of their presence. Everything but `id` and `joined_at` is soft: rebuilt
 /// from the gateways after a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +150,7 @@ pub struct Player {
     pub connections: u32,
     /// Since when they have none, if they ever had one.
     pub gone_since: Option<Moment>,
-    /// Direct modes: presence is believed until then.
+    /// Where connections do not say it ([`Sight`](crate::lifecycle::Sight)): presence is believed until then.
     pub lease_until: Option<Moment>,
     /// Latest activity known.
     pub last_active: Option<Moment>,

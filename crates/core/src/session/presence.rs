@@ -2,7 +2,7 @@
 
 use super::event::{Effect, Heartbeat, Notice, Status};
 use super::step::{Moved, Transition, refuse, reject};
-use super::{Phase, Player};
+use super::{FOREVER, Phase, Player};
 use crate::Code;
 use crate::Moment;
 use crate::id::PlayerId;
@@ -60,7 +60,11 @@ impl Transition {
         if p.connections == n {
             return reject("nothing changed");
         }
-        let had = std::mem::replace(&mut p.connections, n);
+        let (there, had) = (p.is_present(now), p.connections);
+        p.connections = n;
+        if self.next.policy.sight == Sight::Requests {
+            return self.requests(player, had, there);
+        }
         if n == 0 {
             p.gone_since = Some(now);
             self.effects
@@ -72,6 +76,63 @@ impl Transition {
         }
         self.arrived(player);
         Ok("a player connected")
+    }
+
+    /// Requests begin and end all the time; the first makes somebody there, and only a lapsed lease makes them leave.
+    fn requests(&mut self, player: &PlayerId, had: u32, there: bool) -> Moved {
+        let now = self.now;
+        if had == 0 {
+            self.visit(player, now);
+            if there {
+                return Ok("a player who is there asks for something");
+            }
+            self.arrived(player);
+            return Ok("a player asks for something");
+        }
+        let Some(p) = self.next.roster.iter_mut().find(|p| p.id == *player) else {
+            return reject("not on the roster");
+        };
+        if p.is_present(now) {
+            return Ok("a player's requests were counted");
+        }
+        // Something was kept open for longer than the lease, and is closed now.
+        p.gone_since = Some(now);
+        self.effects
+            .push(Effect::Announce(Notice::PlayerLeft(player.clone())));
+        Ok("what a player had kept open is closed")
+    }
+
+    /// They were there at that moment, and are believed to be until the idle timeout has passed since.
+    fn visit(&mut self, player: &PlayerId, at: Moment) {
+        let until = self.lease_from(at);
+        if let Some(p) = self.next.roster.iter_mut().find(|p| p.id == *player) {
+            p.lease_until = p.lease_until.max(Some(until));
+        }
+    }
+
+    fn lease_from(&self, at: Moment) -> Moment {
+        self.next.policy.idle.map_or(FOREVER, |idle| at.after(idle))
+    }
+
+    /// Something of a player was seen, between the reports of requests or by heartbeat.
+    fn seen(&mut self, player: &PlayerId, at: Moment) -> bool {
+        let (now, accepts) = (self.now, self.next.phase.accepts());
+        let until = self.lease_from(at);
+        let Some(p) = self.next.player(player) else {
+            return false;
+        };
+        if p.lease_until >= Some(until) || until <= now {
+            return false;
+        }
+        let there = p.is_present(now);
+        if !there && !accepts {
+            return false;
+        }
+        self.visit(player, at);
+        if !there {
+            self.arrived(player);
+        }
+        true
     }
 
     /// A player is here who was not.
@@ -97,10 +158,15 @@ impl Transition {
     /// An instance accepts: whoever was with the one before could not come back until now, nor do anything.
     pub(super) fn restart_graces(&mut self) {
         let now = self.now;
+        let whole = match self.next.policy.sight {
+            Sight::Requests => self.lease_from(now),
+            Sight::Gateway | Sight::Direct => now,
+        };
         let s = &mut self.next;
         for p in &mut s.roster {
+            let left = p.gone_since.is_some();
             p.gone_since = p.gone_since.map(|_| now);
-            p.lease_until = p.lease_until.map(|l| l.max(now));
+            p.lease_until = p.lease_until.map(|l| l.max(if left { now } else { whole }));
         }
         s.emptied_at = s.emptied_at.map(|_| now);
         if s.first_joined_at.is_some() {
@@ -108,7 +174,7 @@ impl Transition {
         }
     }
 
-    /// Direct modes: players whose lease ran out have left.
+    /// Players whose lease ran out have left.
     pub(super) fn lapse_leases(&mut self) -> bool {
         let now = self.now;
         let before = self.effects.len();
@@ -142,11 +208,24 @@ impl Transition {
         s.server_active = s.server_active.max(Some(since));
         // Anybody may have come and gone unseen, where an instance accepted: graces start now.
         if matches!(s.phase, Phase::Ready | Phase::Running | Phase::Replacing) {
-            let direct = s.policy.sight == Sight::Direct;
-            for p in s.roster.iter_mut().filter(|p| !p.is_present(now)) {
-                p.gone_since = Some(now);
-                if direct {
-                    p.lease_until = Some(now);
+            let lease = match s.policy.sight {
+                Sight::Gateway => None,
+                // Whoever was there, as far as anybody knows, may be reading: only the idle timeout says that they are not.
+                Sight::Requests => s.first_joined_at.map(|_| self.lease_from(since)),
+                Sight::Direct => Some(now),
+            };
+            let reads = self.next.policy.sight == Sight::Requests;
+            for p in &mut self.next.roster {
+                if reads && p.gone_since.is_none() {
+                    p.lease_until = p.lease_until.max(lease);
+                }
+                if !p.is_present(now) {
+                    p.gone_since = Some(now);
+                    p.lease_until = if reads {
+                        p.lease_until
+                    } else {
+                        lease.or(p.lease_until)
+                    };
                 }
             }
         }
@@ -155,6 +234,15 @@ impl Transition {
 
     pub(super) fn data(&mut self, player: Option<&PlayerId>, at: Moment) -> Moved {
         let at = at.min(self.now);
+        let requests = self.next.policy.sight == Sight::Requests;
+        let seen = player.is_some_and(|p| requests && self.seen(p, at));
+        match self.activity(player, at) {
+            Err(_) if seen => Ok("a player asked for something"),
+            moved => moved,
+        }
+    }
+
+    fn activity(&mut self, player: Option<&PlayerId>, at: Moment) -> Moved {
         let s = &mut self.next;
         match (s.policy.activity, player) {
             (ActivityRule::Heartbeat, _) => {
@@ -215,8 +303,14 @@ impl Transition {
                 }
                 Status::Busy => {}
             }
-            if self.next.policy.sight == Sight::Direct {
-                self.lease(id, beat.status, now.after(ttl));
+            match self.next.policy.sight {
+                Sight::Gateway => {}
+                Sight::Requests => {
+                    if beat.status == Status::Active {
+                        self.seen(id, at);
+                    }
+                }
+                Sight::Direct => self.lease(id, beat.status, now.after(ttl)),
             }
         } else if beat.status == Status::Active {
             self.next.server_active = self.next.server_active.max(Some(at));
@@ -255,6 +349,7 @@ impl Transition {
 impl Player {
     /// When their lease runs out, if it has not been noticed yet.
     pub(super) fn lease_lapses(&self) -> Option<Moment> {
-        self.lease_until.filter(|_| self.gone_since.is_none())
+        self.lease_until
+            .filter(|until| *until != FOREVER && self.gone_since.is_none() && self.connections == 0)
     }
 }

@@ -303,7 +303,8 @@ impl Transition {
         for p in &mut s.roster {
             if p.connections > 0 {
                 p.connections = 0;
-                p.gone_since = Some(now);
+                // On lease they are still there: between two requests nothing was lost.
+                p.gone_since = (!p.is_present(now)).then_some(now);
             }
         }
         let generation = s.generation;

@@ -371,6 +371,19 @@ const SCENARIOS: &[(&str, Play)] = &[
         policy(s, |p| p.sight = Sight::Direct);
         beat(Some(bob()), Status::Active)
     }),
+    ("a player's first request of an HTTP game", |s| {
+        policy(s, |p| p.sight = Sight::Requests);
+        (Event::Connections(bob(), 1), NOW)
+    }),
+    ("a request of an HTTP game is over", |s| {
+        policy(s, |p| p.sight = Sight::Requests);
+        *s = drive(s.clone(), &[(Event::Connections(bob(), 1), 15_000)]);
+        (Event::Connections(bob(), 0), NOW)
+    }),
+    ("seen between two reports of an HTTP game", |s| {
+        policy(s, |p| p.sight = Sight::Requests);
+        (Event::Data(Some(bob()), NOW), NOW)
+    }),
     ("past the limit", |s| extend(s, 60, false)),
     ("below the limit", |s| {
         s.max_limit_at = s.max_limit_at.map(|l| l.after(Duration::from_secs(600)));
@@ -431,6 +444,21 @@ const SCENARIOS: &[(&str, Play)] = &[
         *s = drive(s.clone(), &[(beat, 15_000)]);
         (Event::Tick { hold: false }, Moment(30_000))
     }),
+    (
+        "a reader has done nothing for the idle timeout, another has",
+        |s| {
+            policy(s, |p| p.sight = Sight::Requests);
+            let idle = s.policy.idle.unwrap_or_default();
+            *s = drive(
+                s.clone(),
+                &[
+                    (Event::Data(Some(bob()), Moment(15_000)), 15_000),
+                    (Event::Data(Some(alice()), Moment(29_000)), 29_000),
+                ],
+            );
+            (Event::Tick { hold: false }, Moment(15_000).after(idle))
+        },
+    ),
     ("the record is written", |s| {
         let over = Event::Exited(s.generation, Exit::with_code(0, NOW));
         if s.phase == Phase::Ending {

@@ -14,30 +14,30 @@ use spawnpoint_core::session::{
 use spawnpoint_core::{Code, Generation, InstanceId, Moment, PlayerId, SessionId};
 use uuid::Uuid;
 
-fn secs(n: u64) -> Duration {
+pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn at(seconds: i64) -> Moment {
+pub(crate) fn at(seconds: i64) -> Moment {
     Moment(seconds * 1_000)
 }
 
-fn player(name: &str) -> PlayerId {
+pub(crate) fn player(name: &str) -> PlayerId {
     name.parse().unwrap()
 }
 
-fn instance(n: u128) -> InstanceId {
+pub(crate) fn instance(n: u128) -> InstanceId {
     InstanceId::new(Uuid::from_u128(n))
 }
 
 /// A session and what was said and done about it. Times are seconds from the call.
-struct Life {
-    session: Session,
-    effects: Vec<(Moment, Effect)>,
+pub(crate) struct Life {
+    pub(crate) session: Session,
+    pub(crate) effects: Vec<(Moment, Effect)>,
 }
 
 impl Life {
-    fn queued(policy: Policy) -> Self {
+    pub(crate) fn queued(policy: Policy) -> Self {
         let session = Session::new(
             SessionId::new(Uuid::from_u128(1)),
             "arena".parse().unwrap(),
@@ -52,27 +52,27 @@ impl Life {
     }
 
     /// Granted at 1 s.
-    fn starting(policy: Policy) -> Self {
+    pub(crate) fn starting(policy: Policy) -> Self {
         let mut life = Self::queued(policy);
         life.grant(1, 1);
         life
     }
 
     /// Ready at 10 s.
-    fn ready(policy: Policy) -> Self {
+    pub(crate) fn ready(policy: Policy) -> Self {
         let mut life = Self::starting(policy);
         life.does(10, Event::Accepting(Generation::FIRST));
         life
     }
 
     /// Ann came at 20 s.
-    fn running(policy: Policy) -> Self {
+    pub(crate) fn running(policy: Policy) -> Self {
         let mut life = Self::ready(policy);
         life.does(20, Event::Connections(player("ann"), 1));
         life
     }
 
-    fn offer(&mut self, now: Moment, event: &Event) -> Result<Step, Rejected> {
+    pub(crate) fn offer(&mut self, now: Moment, event: &Event) -> Result<Step, Rejected> {
         let step = step(&self.session, event, now)?;
         self.session = step.next.clone();
         self.effects
@@ -80,11 +80,11 @@ impl Life {
         Ok(step)
     }
 
-    fn does(&mut self, second: i64, event: Event) {
+    pub(crate) fn does(&mut self, second: i64, event: Event) {
         self.offer(at(second), &event).unwrap();
     }
 
-    fn grant(&mut self, second: i64, n: u128) {
+    pub(crate) fn grant(&mut self, second: i64, n: u128) {
         let generation = self.session.generation;
         self.does(
             second,
@@ -95,12 +95,12 @@ impl Life {
         );
     }
 
-    fn crash(&mut self, second: i64) {
+    pub(crate) fn crash(&mut self, second: i64) {
         let exit = Exit::with_code(3, at(second));
         self.does(second, Event::Exited(self.session.generation, exit));
     }
 
-    fn beat(
+    pub(crate) fn beat(
         &mut self,
         second: i64,
         who: Option<&str>,
@@ -117,12 +117,12 @@ impl Life {
         self.does(second, Event::Heartbeat(beat));
     }
 
-    fn data(&mut self, second: i64, who: &str) {
+    pub(crate) fn data(&mut self, second: i64, who: &str) {
         self.does(second, Event::Data(Some(player(who)), at(second)));
     }
 
     /// Ticks as the session asks until it ends, at most this many seconds. What was warned of on the way, and the end.
-    fn runs_to(&mut self, until: i64) -> Option<(Moment, Reason)> {
+    pub(crate) fn runs_to(&mut self, until: i64) -> Option<(Moment, Reason)> {
         let mut now = Moment(0);
         while let Some(next) = self.session.next_look(now).filter(|n| *n <= at(until)) {
             now = next;
@@ -137,7 +137,7 @@ impl Life {
         self.session.ending.map(|e| (e.at, e.reason))
     }
 
-    fn warnings(&self) -> Vec<(i64, Reason)> {
+    pub(crate) fn warnings(&self) -> Vec<(i64, Reason)> {
         let said = self.effects.iter().filter_map(|(at, e)| match e {
             Effect::Announce(Notice::Warning { reason, .. }) => Some((at.0 / 1_000, *reason)),
             _ => None,
@@ -145,12 +145,12 @@ impl Life {
         said.collect()
     }
 
-    fn heard(&self, notice: &Notice) -> usize {
+    pub(crate) fn heard(&self, notice: &Notice) -> usize {
         let announce = Effect::Announce(notice.clone());
         self.effects.iter().filter(|(_, e)| *e == announce).count()
     }
 
-    fn next(&self) -> Option<(Moment, Reason)> {
+    pub(crate) fn next(&self) -> Option<(Moment, Reason)> {
         cull(&self.session).map(|c| (c.at, c.reason))
     }
 }

@@ -5,5 +5,6 @@ mod fleet;
 mod invariants;
 mod lifecycle;
 mod matching;
+mod requests;
 mod session;
 mod table;

@@ -103,7 +103,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             ActivityRule::Heartbeat,
         ]),
         proptest::sample::select(vec![OnCrash::Replace, OnCrash::Restart, OnCrash::End]),
-        proptest::sample::select(vec![Sight::Gateway, Sight::Direct]),
+        proptest::sample::select(vec![Sight::Gateway, Sight::Requests, Sight::Direct]),
     )
         .prop_map(
             |((idle, max, max_limit), (join, reconnect), activity, on_crash, sight)| Policy {
@@ -279,7 +279,7 @@ impl World {
         }
         let rests_on_reports = matches!(end.reason, Reason::Empty | Reason::NeverJoined);
         if let Known::Unknown { since } = before.sight {
-            let blind = policy.sight == Sight::Gateway;
+            let blind = policy.sight != Sight::Direct;
             assert!(
                 !(rests_on_reports && blind),
                 "{context}: unknown is not none"

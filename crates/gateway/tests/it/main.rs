@@ -14,6 +14,7 @@ mod games;
 mod handshake;
 mod harness;
 mod http_game;
+mod http_host;
 mod http_hostile;
 mod link;
 mod progress;

@@ -1,7 +1,7 @@
 //! What callers are shown: the live state as the bodies of the API.
 
 use spawnpoint_core::decision::Decision;
-use spawnpoint_core::lifecycle::{Cull, Reason, Sight, cull};
+use spawnpoint_core::lifecycle::{Cull, Joinable, Reason, Sight, cull};
 use spawnpoint_core::record::MatchRecord;
 use spawnpoint_core::session::{Phase, Session};
 use spawnpoint_core::time::Known;
@@ -79,8 +79,34 @@ impl Addressing {
         )
     }
 
+    const fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// Where a browser opens an HTTP game: on a host name of its own where there can be one, so that games share neither cookies nor
+    /// storage with one another or with us.
+    fn page(&self, id: SessionId) -> String {
+        let (scheme, authority) = (self.scheme(), &self.authority);
+        if self.has_names() {
+            format!("{scheme}://{id}.{authority}/")
+        } else {
+            format!("{scheme}://{authority}{}/session/{id}/", self.base)
+        }
+    }
+
+    /// Whether names below the host lead here too: `localhost` does so by itself, a domain by its wildcard record; an address never
+    /// does, nor does the name of a machine in a local network.
+    fn has_names(&self) -> bool {
+        let (host, _) = self.host_port();
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        if host.parse::<std::net::IpAddr>().is_ok() {
+            return false;
+        }
+        host == "localhost" || (host.contains('.') && !host.ends_with(".local"))
+    }
+
     fn share(&self, id: SessionId, invite: Option<&str>) -> String {
-        let scheme = if self.tls { "https" } else { "http" };
+        let scheme = self.scheme();
         let invite = invite.map(|i| format!("&invite={i}")).unwrap_or_default();
         format!(
             "{scheme}://{}{}/play?join={id}{invite}",
@@ -91,18 +117,50 @@ impl Addressing {
 
 struct Dial {
     ws: Option<String>,
+    /// A page to open; for HTTP games.
+    page: Option<String>,
     host: Option<String>,
     port: Option<u16>,
 }
 
+impl Dial {
+    /// What to open or dial, with the token where it can carry one.
+    fn url(&self, protocol: Protocol, token: Option<&str>) -> Option<String> {
+        let with_token = |url: &String| match token {
+            Some(token) => format!("{url}?token={token}"),
+            None => url.clone(),
+        };
+        match protocol {
+            Protocol::WebSocket => self.ws.as_ref().map(with_token),
+            Protocol::Http => self.page.as_ref().map(with_token),
+            Protocol::Tcp | Protocol::Udp => {
+                let (host, port) = (bracketed(self.host.as_deref()?), self.port?);
+                Some(format!(
+                    "{}://{host}:{port}",
+                    wire_protocol(protocol).as_str()
+                ))
+            }
+        }
+    }
+}
+
+/// A host as it stands in a URL.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
+}
+
 fn dial(entry: &Entry, at: &Addressing) -> Dial {
-    let web = matches!(
-        entry.fleet.template.protocol,
-        Protocol::WebSocket | Protocol::Http
-    );
+    let protocol = entry.fleet.template.protocol;
+    let web = matches!(protocol, Protocol::WebSocket | Protocol::Http);
+    let page = protocol == Protocol::Http;
     match entry.fleet.expose {
         Expose::Gateway if super::tcp::wants_port(&entry.fleet) => Dial {
             ws: None,
+            page: None,
             host: entry.tcp_port.map(|_| at.host_port().0),
             port: entry.tcp_port,
         },
@@ -110,6 +168,7 @@ fn dial(entry: &Entry, at: &Addressing) -> Dial {
             let (host, port) = at.host_port();
             Dial {
                 ws: web.then(|| at.ws(entry.session.id)),
+                page: page.then(|| at.page(entry.session.id)),
                 host: Some(host),
                 port: Some(port),
             }
@@ -118,20 +177,17 @@ fn dial(entry: &Entry, at: &Addressing) -> Dial {
             let Some(address) = entry.address else {
                 return Dial {
                     ws: None,
+                    page: None,
                     host: None,
                     port: None,
                 };
             };
             // The instance listens on every address of this machine: the player dials the one they reached us by.
             let host = at.host_port().0;
-            let shown = if host.contains(':') {
-                format!("[{host}]")
-            } else {
-                host.clone()
-            };
-            let ws = web.then(|| format!("ws://{shown}:{}/", address.port()));
+            let rest = format!("{}:{}/", bracketed(&host), address.port());
             Dial {
-                ws,
+                ws: web.then(|| format!("ws://{rest}")),
+                page: page.then(|| format!("http://{rest}")),
                 host: Some(host),
                 port: Some(address.port()),
             }
@@ -164,15 +220,15 @@ impl App {
         };
         let s = &entry.session;
         let d = dial(entry, at);
+        let bare = token.as_ref().map(|(t, _)| t.as_str());
+        let url = d.url(entry.fleet.template.protocol, bare);
         let ws_url = d.ws.map(|u| match &token {
             Some((t, _)) => format!("{u}?token={t}"),
             None => u,
         });
-        let share = match joinable_text(entry.joinable) {
-            "open" => Some(at.share(id, None)),
-            "invite" => Some(at.share(id, Some(&entry.invite))),
-            _ => None,
-        };
+        let invite = (entry.joinable == Joinable::Invite).then(|| entry.invite.clone());
+        let joinable = entry.joinable != Joinable::Closed;
+        let share = (joinable && entry.fleet.has_page()).then(|| at.share(id, invite.as_deref()));
         let due = cull(s);
         Ok(Connection {
             session_id: id.to_string(),
@@ -180,8 +236,10 @@ impl App {
             phase: s.phase.as_str().to_owned(),
             ready: s.phase.accepts(),
             generation: s.generation.0,
+            url,
             ws_url,
             share_url: share,
+            invite,
             connect_host: d.host,
             connect_port: d.port,
             protocol: wire_protocol(entry.fleet.template.protocol)
@@ -215,8 +273,10 @@ impl App {
             phase: "ended".to_owned(),
             ready: false,
             generation: r.generation.0,
+            url: None,
             ws_url: None,
             share_url: None,
+            invite: None,
             connect_host: None,
             connect_port: None,
             protocol: protocol.to_owned(),
@@ -242,7 +302,7 @@ impl App {
         let s = &entry.session;
         let d = dial(entry, at);
         let due = cull(s);
-        let known = matches!(s.sight, Known::Is(())) && s.policy.sight == Sight::Gateway;
+        let known = matches!(s.sight, Known::Is(())) && s.policy.sight != Sight::Direct;
         SessionView {
             session_id: s.id.to_string(),
             fleet: s.fleet.to_string(),
@@ -501,8 +561,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_url_says_what_to_open_or_dial() {
+        let mut d = Dial {
+            ws: Some("ws://h/session/x".into()),
+            page: Some("http://x.h/".into()),
+            host: Some("::1".into()),
+            port: Some(7),
+        };
+        let url = |d: &Dial, p| d.url(p, Some("t"));
+        assert_eq!(
+            url(&d, Protocol::WebSocket).unwrap(),
+            "ws://h/session/x?token=t"
+        );
+        assert_eq!(url(&d, Protocol::Http).unwrap(), "http://x.h/?token=t");
+        assert_eq!(url(&d, Protocol::Tcp).unwrap(), "tcp://[::1]:7");
+        assert_eq!(url(&d, Protocol::Udp).unwrap(), "udp://[::1]:7");
+        assert_eq!(d.url(Protocol::Http, None).unwrap(), "http://x.h/");
+        d.port = None;
+        assert_eq!(url(&d, Protocol::Tcp), None, "not known yet");
+    }
+
+    #[test]
     fn addresses_follow_the_public_url_or_the_request() {
-        let id = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+        let id: SessionId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
         let a = Addressing::new(Some("https://games.example.com"), Some("evil"));
         assert_eq!(
             a.ws(id),
@@ -518,6 +599,22 @@ mod tests {
         assert_eq!(
             b.share(id, Some("x")),
             "http://127.0.0.1:8080/play?join=01890a5d-ac96-774b-bcce-b302099a8057&invite=x"
+        );
+        for (host, page) in [
+            ("localhost:8080", "http://{}.localhost:8080/"),
+            ("games.example.com", "http://{}.games.example.com/"),
+            ("127.0.0.1:8080", "http://127.0.0.1:8080/session/{}/"),
+            ("[::1]:8080", "http://[::1]:8080/session/{}/"),
+            ("mybox:8080", "http://mybox:8080/session/{}/"),
+            ("mybox.local:8080", "http://mybox.local:8080/session/{}/"),
+        ] {
+            let at = Addressing::new(None, Some(host));
+            let page = page.replace("{}", &id.to_string());
+            assert_eq!(at.page(id), page);
+        }
+        assert_eq!(
+            a.page(id),
+            "https://01890a5d-ac96-774b-bcce-b302099a8057.games.example.com/"
         );
         let c = Addressing::new(Some("https://example.com/games/"), None);
         assert_eq!(

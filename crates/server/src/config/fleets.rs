@@ -90,7 +90,8 @@ fn read_fleet(
     let expose = r.get(s, &fleet::EXPOSE);
     let template = read_template(r, s, expose);
     let (warm, max_instances) = (r.get(s, &fleet::WARM), read_max_instances(r, s));
-    let policy = read_policy(r, s, expose);
+    let protocol = template.as_ref().map(|t| t.protocol);
+    let policy = read_policy(r, s, expose, protocol);
     let tcp = read_tcp(r, s);
     let guests = read_guests(r, s);
     let labels = r.get(s, &fleet::LABELS);
@@ -226,7 +227,12 @@ fn read_guests(r: &mut Reader<'_>, s: &Section) -> Option<bool> {
     }
 }
 
-fn read_policy(r: &mut Reader<'_>, s: &Section, expose: Option<Expose>) -> Option<Policy> {
+fn read_policy(
+    r: &mut Reader<'_>,
+    s: &Section,
+    expose: Option<Expose>,
+    protocol: Option<Protocol>,
+) -> Option<Policy> {
     let (heartbeat, idle) = (r.get(s, &fleet::HEARTBEAT), r.get(s, &fleet::IDLE));
     let max = r.get(s, &fleet::MAX);
     let max_limit = if r.given(s, &fleet::MAX_LIMIT.meta) {
@@ -273,10 +279,10 @@ fn read_policy(r: &mut Reader<'_>, s: &Section, expose: Option<Expose>) -> Optio
         on_crash: on_crash?,
         end_by: end_by?,
         joinable: joinable?,
-        sight: if direct {
-            Sight::Direct
-        } else {
-            Sight::Gateway
+        sight: match (direct, protocol?) {
+            (true, _) => Sight::Direct,
+            (false, Protocol::Http) => Sight::Requests,
+            (false, _) => Sight::Gateway,
         },
         max_players: max_players?,
     })

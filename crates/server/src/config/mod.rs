@@ -231,6 +231,13 @@ impl Config {
 }
 
 impl FleetConfig {
+    /// Whether `/play` plays it: that page speaks with the bundled game and no other.
+    #[must_use]
+    pub fn has_page(&self) -> bool {
+        let program = self.template.command.first();
+        program.is_some_and(|p| p.rsplit('/').next() == Some("spice"))
+    }
+
     /// Stands in for a fleet that is gone from the configuration while sessions of it live: default numbers, nothing new.
     #[must_use]
     pub fn orphan(name: FleetName) -> Self {

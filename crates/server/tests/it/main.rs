@@ -17,3 +17,4 @@ mod openapi;
 mod restart;
 mod starting;
 mod streams;
+mod web;

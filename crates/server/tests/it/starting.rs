@@ -37,7 +37,8 @@ async fn a_game_starts_and_the_answer_says_how_to_play() {
         )),
         "{url}"
     );
-    assert!(!reply["share_url"].as_str().unwrap().contains("token"));
+    assert_eq!(reply["url"], reply["wsUrl"]);
+    assert!(reply["share_url"].is_null(), "/play plays the bundled game");
     assert_eq!(reply["connect_port"], 8080);
     let again = up
         .post("/api/new-game?wait=5", json!({"player_id": "user123"}))

@@ -61,11 +61,19 @@ pub struct Connection {
     pub ready: bool,
     /// Which incarnation of the instance.
     pub generation: u32,
-    /// Dial this; final in gateway mode. Carries the player's token. Null where the game speaks no WebSocket.
+    /// Open or dial this, whatever the game speaks: `ws(s)://` for a WebSocket client, `http(s)://` for a browser, `tcp://` and
+    /// `udp://` with host and port. Carries the player's token where the form can. Null while it is not known (direct modes).
+    #[serde(default)]
+    pub url: Option<String>,
+    /// For WebSocket clients: dial this; final in gateway mode. Carries the player's token. Null where the game speaks no WebSocket.
     #[serde(rename = "wsUrl")]
     pub ws_url: Option<String>,
-    /// For a friend: opens `/play` and joins. Never carries a token. Null where nobody may join.
+    /// For a friend: opens `/play` and joins. Never carries a token. Null where nobody may join, and where that page cannot play the
+    /// game: link to a page of your own with the session id and `invite`.
     pub share_url: Option<String>,
+    /// The code that lets others join, where one is needed.
+    #[serde(default)]
+    pub invite: Option<String>,
     /// Host to dial; null until known in direct modes.
     pub connect_host: Option<String>,
     /// Port to dial; null until known in direct modes.
