@@ -40,10 +40,19 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "examples",
         needs: &[(&["python3"], "python3"), (&["go"], "golang-go")],
-        steps: &[(
-            ".",
-            &["python3", "-m", "unittest", "examples/test_examples.py"],
-        )],
+        steps: &[
+            (".", &["cargo", "build", "-p", "spawnpoint"]),
+            (
+                ".",
+                &[
+                    "python3",
+                    "-m",
+                    "unittest",
+                    "examples/test_examples.py",
+                    "examples/test_notebook.py",
+                ],
+            ),
+        ],
     },
     Suite {
         name: "browser",
