@@ -22,6 +22,7 @@ use spawnpoint_runtime::simulated::{SimulatedConfig, SimulatedRuntime, Span};
 use spawnpoint_runtime::{Protocol, ReadyRule, Template};
 use spawnpoint_server::config::{Config, Expose, FleetConfig, ServerConfig};
 use spawnpoint_server::{Deps, Keys, Server, build};
+use spawnpoint_store::lobby::memory::MemoryLobby;
 use spawnpoint_store::memory::MemoryRecords;
 use spawnpoint_testkit::VirtualClock;
 use spawnpoint_wire::link::Report;
@@ -109,6 +110,7 @@ impl Bench {
         let deps = Deps {
             runtime: Arc::new(SimulatedRuntime::new(Arc::clone(&clock), simulated)),
             records: Arc::new(MemoryRecords::new()),
+            lobby: Arc::new(MemoryLobby::new()),
             clock,
             keys: Keys { signing, ring },
             sdk_url: Some("http://127.0.0.1:8082".into()),

@@ -14,6 +14,7 @@ use spawnpoint_runtime::clock::SystemClock;
 use spawnpoint_runtime::process::{ProcessConfig, ProcessRuntime};
 use spawnpoint_server::config::ServerConfig;
 use spawnpoint_server::{Config, Deps, DrainMode, Server};
+use spawnpoint_store::lobby::memory::MemoryLobby;
 use spawnpoint_store::sqlite::SqliteRecords;
 use spawnpoint_wire::access::Peer;
 use spawnpoint_wire::tcp::TcpPorts;
@@ -85,6 +86,7 @@ pub(crate) async fn start(
     let deps = Deps {
         runtime: runtime.clone() as Arc<dyn Runtime>,
         records: Arc::new(records.clone()),
+        lobby: Arc::new(MemoryLobby::new()),
         clock: clock.clone() as Arc<dyn Clock>,
         keys,
         sdk_url: config.server.sdk.first().map(|a| format!("http://{a}")),

@@ -106,6 +106,14 @@ codes! {
     SessionNotFound = "session_not_found", 404, Caller, Retry::No;
     /// No such fleet; the detail names those there are.
     FleetNotFound = "fleet_not_found", 404, Caller, Retry::No;
+    /// No such queue; the detail names those there are.
+    QueueNotFound = "queue_not_found", 404, Caller, Retry::No;
+    /// The ticket is not known (any more): join again.
+    TicketLost = "ticket_lost", 404, Caller, Retry::No;
+    /// Nobody asked after the ticket for so long that it was dropped: join again.
+    TicketExpired = "ticket_expired", 404, Caller, Retry::No;
+    /// Somebody of the ticket left the queue, and parties leave together.
+    TicketLeft = "ticket_left", 404, Caller, Retry::No;
     /// No such match record.
     MatchNotFound = "match_not_found", 404, Caller, Retry::No;
     /// That player is in no session.
@@ -118,6 +126,8 @@ codes! {
     UpgradeRequired = "upgrade_required", 426, Caller, Retry::No;
     /// A named player is in another live session of the fleet.
     PlayersInOtherSession = "players_in_other_session", 409, Caller, Retry::No;
+    /// A named player waits for a match already, alone or with others.
+    PlayersInOtherTicket = "players_in_other_ticket", 409, Caller, Retry::No;
     /// The session has ended or is ending.
     SessionEnded = "session_ended", 409, Caller, Retry::No;
     /// The session has as many players as it takes.
@@ -132,6 +142,8 @@ codes! {
     TooManyConnections = "too_many_connections", 429, Caller, Retry::After(5);
     /// Every place and every place in the queue is taken.
     QueueFull = "queue_full", 503, Platform, Retry::After(10);
+    /// As many tickets wait in the queue as it takes.
+    MatchmakingFull = "matchmaking_full", 503, Platform, Retry::After(10);
     /// The fleet is at its maximum; the session waits.
     Capacity = "capacity", 503, Platform, Retry::After(5);
     /// No port of the managed range is free.

@@ -219,6 +219,7 @@ fn progress(clock: &dyn Clock, session: SessionId, route: &Route) -> Vec<u8> {
                 .waiting_for
                 .clone()
                 .unwrap_or_else(|| "capacity".to_owned()),
+            estimate_s: None,
         },
         (phase, _) => EventBody::Phase {
             phase: decide::told(phase),

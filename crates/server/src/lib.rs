@@ -42,6 +42,10 @@ pub struct Server {
 pub async fn build(config: Config, deps: Deps) -> Result<Server, RuntimeError> {
     let app = App::new(config, deps);
     app.revive().await?;
+    // Before the first call, if it can be; the matchmaker tries again.
+    if let Err(e) = app.load_lobby().await {
+        tracing::warn!(code = %e.code(), error = %app::chain(&e), "the tickets of an earlier run cannot be read yet");
+    }
     workers::start(&app);
     Ok(Server { app })
 }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use spawnpoint_core::lifecycle::{EndedBy, Reason};
 use spawnpoint_core::time::{Clock, StoredMoment};
-use spawnpoint_core::{FleetName, Moment, PlayerId, SessionId};
+use spawnpoint_core::{FleetName, Moment, PlayerId, SessionId, TicketId};
 
 use crate::text;
 
@@ -53,6 +53,13 @@ pub struct ClaimPlayer {
     /// Whether they are on it still.
     #[serde(default = "yes")]
     pub here: bool,
+    /// The ticket they came by, if a queue led them here.
+    #[serde(
+        with = "text::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ticket: Option<TicketId>,
 }
 
 const fn yes() -> bool {
@@ -104,6 +111,13 @@ pub struct Claim {
     pub owner: Option<PlayerId>,
     /// Everybody who was ever on the roster.
     pub players: Vec<ClaimPlayer>,
+    /// The queue whose match it is.
+    #[serde(
+        with = "text::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub queue: Option<FleetName>,
     /// The invite code.
     pub invite: String,
     /// The payload for the game.

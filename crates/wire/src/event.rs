@@ -50,14 +50,17 @@ pub enum EventBody {
         /// Whether events may have been missed.
         resumed: bool,
     },
-    /// It waits for capacity.
+    /// It waits: a session for a game server, a ticket for a match.
     Queued {
         /// 1 is next.
         position: u32,
-        /// `capacity`, `ports_exhausted` or `schedule`.
+        /// `capacity`, `ports_exhausted` or `schedule`; of a ticket `players`.
         waiting_for: String,
+        /// Of a ticket: seconds until the match, when somebody can say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        estimate_s: Option<u32>,
     },
-    /// A match was formed.
+    /// The ticket's match was formed; its session is there to connect to.
     Matched {},
     /// The phase changed.
     Phase {
@@ -110,8 +113,11 @@ pub enum EventBody {
         #[schema(value_type = String)]
         reason: Reason,
     },
-    /// A ticket was lost: join again.
-    Lost {},
+    /// The ticket is gone without a match: join again.
+    Lost {
+        /// Why: a problem code.
+        code: String,
+    },
 }
 
 /// Serde for an optional phase by its stable spelling.

@@ -215,11 +215,7 @@ impl App {
             .copied()
             && other != id
         {
-            return Err(Problem::new(
-                Code::PlayersInOtherSession,
-                format!("the player {:?} is in another live session of the fleet {fleet}; end or leave it first", player.as_str()),
-            )
-            .on("player_id"));
+            return Err(super::start::in_other_session(player, &fleet).on("player_id"));
         }
         self.apply_in(&mut world, id, &Event::Join(player.clone()), now)
             .map_err(rejected)?;

@@ -28,6 +28,16 @@ pub struct Heard {
     pub event: Event,
 }
 
+/// What a listener gets.
+pub struct Listening {
+    /// What it missed; `None` when that is not all kept.
+    pub backlog: Option<Vec<Arc<Heard>>>,
+    /// What is told from here on.
+    pub live: broadcast::Receiver<Arc<Heard>>,
+    /// The id to resume from to hear exactly that.
+    pub place: String,
+}
+
 /// Recent events, numbered, and a broadcast of new ones.
 pub struct EventHub {
     incarnation: u64,
@@ -67,12 +77,9 @@ impl EventHub {
 
     /// Events after `last` that are still kept (`None` when they are not all kept), and the live ones from here on.
     #[must_use]
-    pub fn listen(
-        &self,
-        last: Option<&str>,
-    ) -> (Option<Vec<Arc<Heard>>>, broadcast::Receiver<Arc<Heard>>) {
+    pub fn listen(&self, last: Option<&str>) -> Listening {
         let ring = lock(&self.ring);
-        let receiver = self.live.subscribe();
+        let live = self.live.subscribe();
         let backlog = last.and_then(|id| {
             let (incarnation, sequence) = id.split_once('-')?;
             if incarnation.parse::<u64>().ok()? != self.incarnation {
@@ -91,13 +98,11 @@ impl EventHub {
                     .collect(),
             )
         });
-        (backlog, receiver)
-    }
-
-    /// The id to resume from to hear everything after now.
-    #[must_use]
-    pub fn place(&self) -> String {
-        format!("{}-{}", self.incarnation, lock(&self.ring).0)
+        Listening {
+            backlog,
+            live,
+            place: format!("{}-{}", self.incarnation, ring.0),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod effects;
 mod fleets;
 pub mod hub;
 mod link;
+pub(crate) mod matching;
 mod observe;
 mod place;
 mod revive;
@@ -26,12 +27,12 @@ use spawnpoint_core::decision::{Decision, Subject};
 use spawnpoint_core::session::{Effect, Event, Notice, Phase, Rejected, step};
 use spawnpoint_core::{Clock, Code, Moment, PlayerId, SessionId};
 use spawnpoint_runtime::Runtime;
-use spawnpoint_store::Records;
+use spawnpoint_store::{Lobby, Records};
 use spawnpoint_wire::event::{Event as WireEvent, EventBody};
 use spawnpoint_wire::problem::Problem;
 use spawnpoint_wire::tcp::TcpPorts;
 use spawnpoint_wire::token::{Keyring, SigningKey};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,7 +41,7 @@ pub(crate) use calls::{Beat, check_results, unknown_session};
 use hub::{EventHub, RouteHub};
 pub use link::LocalLink;
 pub(crate) use revive::joinable_parse;
-pub(crate) use start::{NewSession, Started};
+pub(crate) use start::{NewSession, Started, chain};
 pub(crate) use views::{Addressing, match_view};
 use world::{Entry, FleetState, Todo, World};
 
@@ -82,6 +83,8 @@ pub struct Deps {
     pub runtime: Arc<dyn Runtime>,
     /// What keeps match records.
     pub records: Arc<dyn Records>,
+    /// What keeps the tickets that wait for a match.
+    pub lobby: Arc<dyn Lobby>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The keys.
@@ -110,12 +113,14 @@ pub struct App {
     pub(crate) config: ArcSwap<Config>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) records: Arc<dyn Records>,
+    pub(crate) lobby: Arc<dyn Lobby>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) keys: Keys,
     pub(crate) sdk_url: Option<String>,
     pub(crate) more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     tcp: Option<Arc<dyn TcpPorts>>,
     world: Mutex<World>,
+    tickets: Mutex<matching::Table>,
     pub(crate) events: EventHub,
     pub(crate) routes: RouteHub,
     pub(crate) reports: link::Reports,
@@ -123,6 +128,13 @@ pub struct App {
     pub(crate) plan_now: Notify,
     /// Wakes the reaper when an earlier deadline was set.
     pub(crate) look_now: Notify,
+    /// Wakes the matchmaker.
+    pub(crate) match_now: Notify,
+    /// Looks at the queues that were begun, and the last that is done: whoever joined before a look began is in it.
+    pub(crate) looks_begun: AtomicU64,
+    pub(crate) looks_done: watch::Sender<u64>,
+    /// The lobby's tickets were read and every one is here.
+    pub(crate) lobby_loaded: AtomicBool,
     /// Something ended; drains wait on it.
     pub(crate) ended: Notify,
     pub(crate) tasks: TaskTracker,
@@ -146,23 +158,31 @@ impl App {
                 .insert(fleet.name.clone(), FleetState::new(Arc::clone(fleet)));
         }
         let now = deps.clock.now();
+        let mut tickets = matching::Table::default();
+        tickets.configure(&config.queues, now);
         // Names this run: later runs of one machine get later numbers.
         let incarnation = u64::try_from(deps.clock.wall(now)).unwrap_or(0);
         Arc::new(Self {
             config: ArcSwap::from_pointee(config),
             runtime: deps.runtime,
             records: deps.records,
+            lobby: deps.lobby,
             clock: deps.clock,
             keys: deps.keys,
             sdk_url: deps.sdk_url,
             more_metrics: deps.more_metrics,
             tcp: deps.tcp,
             world: Mutex::new(world),
+            tickets: Mutex::new(tickets),
             events: EventHub::new(incarnation),
             routes: RouteHub::new(incarnation),
             reports: link::Reports::default(),
             plan_now: Notify::new(),
             look_now: Notify::new(),
+            match_now: Notify::new(),
+            looks_begun: AtomicU64::new(0),
+            looks_done: watch::Sender::new(0),
+            lobby_loaded: AtomicBool::new(false),
             ended: Notify::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -411,7 +431,7 @@ impl App {
     }
 
     /// Puts a new configuration in place: new sessions and warm instances use it, live ones stay as they are.
-    pub fn reload(&self, config: Config) {
+    pub fn reload(self: &Arc<Self>, config: Config) {
         let mut world = self.world();
         for fleet in &config.fleets {
             match world.fleets.get_mut(&fleet.name) {
@@ -446,7 +466,9 @@ impl App {
             }
         }
         drop(world);
+        let queues = config.queues.clone();
         self.config.store(Arc::new(config));
+        self.configure_queues(&queues);
         self.plan_now.notify_one();
     }
 

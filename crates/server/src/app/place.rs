@@ -399,6 +399,7 @@ impl App {
             EventBody::Queued {
                 position,
                 waiting_for: waiting_for.to_owned(),
+                estimate_s: None,
             },
         );
         self.drive(id);

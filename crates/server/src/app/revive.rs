@@ -73,8 +73,10 @@ pub(super) fn document(entry: &Entry, clock: &dyn Clock) -> String {
                 id: id.clone(),
                 joined: stamp(*at),
                 here: s.player(id).is_some(),
+                ticket: entry.tickets.iter().find(|(p, _)| p == id).map(|(_, t)| *t),
             })
             .collect(),
+        queue: entry.queue.clone(),
         invite: entry.invite.clone(),
         payload: entry.payload.clone(),
         created: stamp(s.created_at),
@@ -201,6 +203,9 @@ fn read(
         .iter()
         .map(|p| (p.id.clone(), at(&p.joined)))
         .collect();
+    entry.queue.clone_from(&claim.queue);
+    let ticket = |p: &ClaimPlayer| Some((p.id.clone(), p.ticket?));
+    entry.tickets = claim.players.iter().filter_map(ticket).collect();
     entry.joinable = joinable;
     entry.payload.clone_from(&claim.payload);
     entry.max_asked = claim.max_asked;

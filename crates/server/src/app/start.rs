@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use spawnpoint_core::decision::Decision;
 use spawnpoint_core::lifecycle::{EndedBy, Joinable, Policy, Reason};
 use spawnpoint_core::limits::IDEMPOTENCY_LIFE;
 use spawnpoint_core::record::{IdempotencyMark, MatchRecord};
 use spawnpoint_core::session::{Event, Session};
-use spawnpoint_core::{Code, PlayerId, SessionId};
+use spawnpoint_core::{Code, FleetName, PlayerId, SessionId, TicketId};
 use spawnpoint_wire::claim::MaxAsked;
 use spawnpoint_wire::problem::Problem;
 
@@ -31,6 +32,20 @@ pub(crate) struct NewSession {
     pub(crate) mark: Option<IdempotencyMark>,
     pub(crate) fresh: bool,
     pub(crate) by: EndedBy,
+    /// For a match: it is new or it is not at all.
+    pub(crate) matched: Option<Matched>,
+}
+
+/// The match that a session is made for.
+#[derive(Clone, Debug)]
+pub(crate) struct Matched {
+    /// Its id, known to the lobby before the session is there.
+    pub(crate) session: SessionId,
+    pub(crate) queue: FleetName,
+    /// Who came by which ticket.
+    pub(crate) tickets: Vec<(PlayerId, TicketId)>,
+    /// Why these play together.
+    pub(crate) decision: Decision,
 }
 
 /// What came of the call.
@@ -113,6 +128,7 @@ impl App {
             .by_player
             .get(&(fleet.clone(), call.player.clone()))
             .copied()
+            .filter(|_| call.matched.is_none())
         {
             if !call.fresh {
                 return Ok(Reserved::Existing(id));
@@ -123,11 +139,7 @@ impl App {
             if let Some(id) = world.by_player.get(&(fleet.clone(), p.clone()))
                 && Some(*id) != left
             {
-                return Err(Problem::new(
-                    Code::PlayersInOtherSession,
-                    format!("the player {:?} is in another live session of the fleet {fleet}; end or leave it first", p.as_str()),
-                )
-                .on("players"));
+                return Err(in_other_session(p, fleet));
             }
         }
         self.check_limits(&world, call)?;
@@ -147,7 +159,10 @@ impl App {
             let _ = self.apply_in(&mut world, old, &event, now);
             world.release_player(fleet, &call.player, old);
         }
-        let id = SessionId::new(uuid::Uuid::now_v7());
+        let id = call
+            .matched
+            .as_ref()
+            .map_or_else(|| SessionId::new(uuid::Uuid::now_v7()), |m| m.session);
         let place = world.choose(fleet, id, Choice::New);
         if matches!(place, Place::Full) {
             return Err(Problem::new(
@@ -164,6 +179,11 @@ impl App {
         entry.key.clone_from(&call.key);
         if let Some(j) = call.joinable {
             entry.joinable = j;
+        }
+        if let Some(matched) = &call.matched {
+            entry.queue = Some(matched.queue.clone());
+            entry.tickets.clone_from(&matched.tickets);
+            entry.decide(matched.decision.clone());
         }
         world.insert(entry);
         let earliest = world.timers.first().map(|t| t.0);
@@ -182,16 +202,9 @@ impl App {
     }
 
     fn check_limits(&self, world: &super::World, call: &NewSession) -> Result<(), Problem> {
-        let config = self.config.load();
-        if let (Some(most), Some(key)) = (config.server.sessions_per_key, &call.key)
-            && world.by_key.get(key).is_some_and(|n| *n >= most)
-        {
-            return Err(Problem::new(
-                Code::QuotaExceeded,
-                format!(
-                    "the key {key:?} has {most} live sessions, which is its quota; end some or raise sessions_per_key"
-                ),
-            ));
+        // Whoever joins a queue is asked then: a match is not refused for the quota of one of its tickets' keys.
+        if call.matched.is_none() {
+            self.check_key(world, call.key.as_deref())?;
         }
         if super::tcp::wants_port(&call.fleet) && !self.can_listen() {
             return Err(Problem::new(
@@ -226,8 +239,28 @@ impl App {
         Ok(())
     }
 
+    /// Whether a backend key may have another session.
+    pub(super) fn check_quota(&self, key: Option<&str>) -> Result<(), Problem> {
+        self.check_key(&self.world(), key)
+    }
+
+    fn check_key(&self, world: &super::World, key: Option<&str>) -> Result<(), Problem> {
+        let config = self.config.load();
+        if let (Some(most), Some(key)) = (config.server.sessions_per_key, key)
+            && world.by_key.get(key).is_some_and(|n| *n >= most)
+        {
+            return Err(Problem::new(
+                Code::QuotaExceeded,
+                format!(
+                    "the key {key:?} has {most} live sessions, which is its quota; end some or raise sessions_per_key"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// Waits until the session is durable (or was not to be).
-    async fn durable(&self, id: SessionId) -> Result<(), Problem> {
+    pub(super) async fn durable(&self, id: SessionId) -> Result<(), Problem> {
         let Some(mut commit) = self.world().sessions.get(&id).map(|e| e.commit.subscribe()) else {
             return Ok(());
         };
@@ -246,6 +279,18 @@ impl App {
 enum Reserved {
     New(SessionId, Place),
     Existing(SessionId),
+}
+
+/// The problem for a player who plays elsewhere in the fleet.
+pub(super) fn in_other_session(player: &PlayerId, fleet: &FleetName) -> Problem {
+    Problem::new(
+        Code::PlayersInOtherSession,
+        format!(
+            "the player {:?} is in another live session of the fleet {fleet}; end or leave it first",
+            player.as_str()
+        ),
+    )
+    .on("players")
 }
 
 fn mismatch() -> Problem {

@@ -13,7 +13,7 @@ use spawnpoint_core::lifecycle::Joinable;
 use spawnpoint_core::limits::{DECISIONS_KEPT, MAX_QUEUED};
 use spawnpoint_core::record::{IdempotencyMark, Receipt};
 use spawnpoint_core::session::{Effect, Session};
-use spawnpoint_core::{Code, FleetName, InstanceId, Moment, PlayerId, SessionId};
+use spawnpoint_core::{Code, FleetName, InstanceId, Moment, PlayerId, SessionId, TicketId};
 use spawnpoint_runtime::{Instance, Version};
 use spawnpoint_wire::claim::MaxAsked;
 use tokio::sync::watch;
@@ -75,6 +75,10 @@ pub(crate) struct Entry {
     pub(crate) idempotency: Option<IdempotencyMark>,
     /// The backend key it counts against.
     pub(crate) key: Option<String>,
+    /// The queue whose match it is.
+    pub(crate) queue: Option<FleetName>,
+    /// Who came to it by which ticket.
+    pub(crate) tickets: Vec<(PlayerId, TicketId)>,
     /// Results given with an end call or by the SDK; the results file wins.
     pub(crate) results: Option<String>,
     /// Version of the instance's durable state after our last write.
@@ -119,6 +123,8 @@ impl Entry {
             max_asked: None,
             idempotency: None,
             key: None,
+            queue: None,
+            tickets: Vec::new(),
             results: None,
             version: Version(0),
             saved: None,
@@ -474,7 +480,7 @@ mod tests {
     #[test]
     fn whoever_could_not_be_placed_keeps_their_turn() {
         let text = "[[fleet]]\nname = \"arena\"\nrun = { command = [\"./arena\"] }\n";
-        let overrides = Overrides::at(Some("/srv/game".into()), Some("/home/dev".into()));
+        let overrides = Overrides::at(Some("game".into()), None);
         let fleet = Arc::clone(&parse(text, &|_| None, &overrides).unwrap().config.fleets[0]);
         let name = fleet.name.clone();
         let mut world = World::default();

@@ -18,6 +18,7 @@ use spawnpoint_wire::problem::Problem;
 use super::request::{Call, Path, Raw, duration, player_id, session_id};
 use super::{Ctx, Failure, Reply};
 use crate::app::{Caller, NewSession, Started, check_results, joinable_parse, unknown_session};
+use crate::config::FleetConfig;
 
 /// Start (or return) a player's game.
 ///
@@ -42,8 +43,8 @@ pub(super) async fn new_game(State(ctx): State<Ctx>, call: Call, raw: Raw) -> Re
     let wait = call.wait()?;
     let body: NewGame = raw.parse()?;
     let caller = call.caller(&ctx, None)?;
-    let (player, minted) = who(&ctx, &call, &caller, body.player_id.as_deref())?;
-    let asked = checked(&ctx, &call, &caller, &body, player.clone(), minted)?;
+    let (player, _) = who(&ctx, &call, &caller, body.player_id.as_deref())?;
+    let asked = checked(&ctx, &call, &caller, &body, player.clone())?;
     let at = call.addressing(&ctx);
     let (id, created) = match ctx.app.new_session(asked).await? {
         Started::New(id) => (id, true),
@@ -69,7 +70,7 @@ pub(super) async fn new_game(State(ctx): State<Ctx>, call: Call, raw: Raw) -> Re
 }
 
 /// Who the game is for: the one a trusted caller names, the one a token proves, or a new guest. True: just minted.
-fn who(
+pub(super) fn who(
     ctx: &Ctx,
     call: &Call,
     caller: &Caller,
@@ -107,7 +108,6 @@ fn checked(
     caller: &Caller,
     body: &NewGame,
     player: PlayerId,
-    minted: bool,
 ) -> Result<NewSession, Failure> {
     let config = ctx.app.config.load();
     let fleet = match &body.fleet {
@@ -144,17 +144,7 @@ fn checked(
         )
     };
     if !caller.is_trusted() {
-        if !(fleet.guests
-            || !minted && matches!(caller, Caller::Player(c) if c.fleet == fleet.name))
-        {
-            return Err(Failure(
-                Problem::new(
-                    Code::Forbidden,
-                    format!("the fleet {} does not take guests", fleet.name),
-                )
-                .on("fleet"),
-            ));
-        }
+        may_start(caller, &fleet)?;
         for (sent, field) in [
             (!body.players.is_empty(), "players"),
             (body.payload.is_some(), "payload"),
@@ -183,7 +173,23 @@ fn checked(
         },
         player,
         fleet,
+        matched: None,
     })
+}
+
+/// Whether the caller may have a session of this fleet at all: guests only where it takes them.
+pub(super) fn may_start(caller: &Caller, fleet: &FleetConfig) -> Result<(), Failure> {
+    let known = matches!(caller, Caller::Player(c) if c.fleet == fleet.name);
+    if caller.is_trusted() || fleet.guests || known {
+        return Ok(());
+    }
+    Err(Failure(
+        Problem::new(
+            Code::Forbidden,
+            format!("the fleet {} does not take guests", fleet.name),
+        )
+        .on("fleet"),
+    ))
 }
 
 fn roster(player: &PlayerId, others: &[String], most: usize) -> Result<Vec<PlayerId>, Failure> {

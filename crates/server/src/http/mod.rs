@@ -7,6 +7,8 @@ mod events;
 mod fleets;
 mod games;
 mod matches;
+mod matching;
+mod metrics;
 mod ops;
 mod play;
 mod request;
@@ -101,6 +103,7 @@ pub(crate) type Reply<T> = Result<T, Failure>;
     ),
     tags(
         (name = "games", description = "Start, join and end games"),
+        (name = "matchmaking", description = "Wait for others to play with"),
         (name = "sessions", description = "Live sessions: look, keep alive, extend, explain"),
         (name = "matches", description = "What was played"),
         (name = "fleets", description = "How game servers are run"),
@@ -125,6 +128,9 @@ fn ctx(app: &Arc<App>, listener: Listener) -> Ctx {
 fn player_api() -> OpenApiRouter<Ctx> {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(games::new_game))
+        .routes(routes!(matching::join, matching::leave))
+        .routes(routes!(matching::status))
+        .routes(routes!(matching::queues))
         .routes(routes!(games::end_match))
         .routes(routes!(games::join))
         .routes(routes!(games::leave))

@@ -96,7 +96,7 @@ pub(super) async fn session(State(ctx): State<Ctx>, call: Call) -> Reply<Json<Sd
     let claims = instance(&ctx, &call)?;
     let deadline = call.wait()?.map(|w| tokio::time::Instant::now() + w);
     while let Some(deadline) = deadline {
-        let (_, mut live) = ctx.app.events.listen(None);
+        let mut live = ctx.app.events.listen(None).live;
         if bound(&ctx.app, claims.iid).is_some() {
             break;
         }

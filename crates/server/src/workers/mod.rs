@@ -1,5 +1,6 @@
 //! The workers: level-triggered, without input, activated by period or hint. Each looks at the world and acts.
 
+mod matchmaker;
 mod reaper;
 
 use std::sync::Arc;
@@ -27,6 +28,10 @@ pub(crate) fn start(app: &Arc<App>) {
         .spawn(until_stop(Arc::clone(app), fleets(Arc::clone(app))));
     app.tasks
         .spawn(until_stop(Arc::clone(app), reaper::run(Arc::clone(app))));
+    app.tasks.spawn(until_stop(
+        Arc::clone(app),
+        matchmaker::run(Arc::clone(app)),
+    ));
     app.tasks
         .spawn(until_stop(Arc::clone(app), prune(Arc::clone(app))));
 }

@@ -18,8 +18,9 @@ use spawnpoint_runtime::simulated::{SimulatedConfig, SimulatedRuntime};
 use spawnpoint_runtime::{Protocol, ReadyRule, Runtime, Template};
 use spawnpoint_server::config::{ApiKey, Config, Expose, FleetConfig, QueueConfig, ServerConfig};
 use spawnpoint_server::{Deps, Keys, Server, build};
-use spawnpoint_store::Records;
+use spawnpoint_store::lobby::memory::MemoryLobby;
 use spawnpoint_store::memory::MemoryRecords;
+use spawnpoint_store::{Lobby, Records};
 use spawnpoint_testkit::clock::VirtualClock;
 use spawnpoint_wire::link::{Link, PlayerReport, REPORT_EVERY, Report, SessionReport};
 use spawnpoint_wire::tcp::TcpTerms;
@@ -118,6 +119,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<VirtualClock>,
     pub(crate) runtime: Arc<SimulatedRuntime>,
     pub(crate) records: Arc<dyn Records>,
+    /// Of a lobby that outlives the server; a new one for a server whose lobby does not.
+    pub(crate) lobby: Arc<dyn Lobby>,
     signing: String,
 }
 
@@ -132,24 +135,34 @@ impl World {
             clock,
             runtime,
             records: Arc::new(MemoryRecords::new()),
+            lobby: Arc::new(MemoryLobby::new()),
             signing: SigningKey::generate().unwrap().to_paserk().unwrap(),
         }
     }
 
     /// Starts a server over it, over this view of its runtime.
     pub(crate) async fn up_with(&self, config: Config, runtime: Arc<dyn Runtime>) -> Up {
-        let signing = SigningKey::from_paserk(&self.signing).unwrap();
-        let ring = Arc::new(Keyring::new(vec![signing.public().clone()]));
-        let deps = Deps {
-            runtime,
-            records: Arc::clone(&self.records),
-            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
-            keys: Keys { signing, ring },
-            sdk_url: Some("http://127.0.0.1:8082".into()),
-            more_metrics: None,
-            tcp: None,
+        // A start that cannot read what is there is made again, as by whoever looks after the process.
+        let mut tries = 0;
+        let server = loop {
+            let signing = SigningKey::from_paserk(&self.signing).unwrap();
+            let ring = Arc::new(Keyring::new(vec![signing.public().clone()]));
+            let deps = Deps {
+                runtime: Arc::clone(&runtime),
+                records: Arc::clone(&self.records),
+                lobby: Arc::clone(&self.lobby),
+                clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+                keys: Keys { signing, ring },
+                sdk_url: Some("http://127.0.0.1:8082".into()),
+                more_metrics: None,
+                tcp: None,
+            };
+            match build(config.clone(), deps).await {
+                Ok(server) => break server,
+                Err(e) if tries == 50 => panic!("{e}"),
+                Err(_) => tries += 1,
+            }
         };
-        let server = build(config, deps).await.unwrap();
         let link = server.link();
         let up = Up {
             public: server.public_router(),
@@ -340,6 +353,11 @@ impl Up {
         self.call("GET", path, None, None).await
     }
 
+    /// The same for a path that was just made.
+    pub(crate) async fn get_owned(&self, path: String) -> Answer {
+        self.get(&path).await
+    }
+
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, None, Some(body)).await
     }
@@ -352,6 +370,68 @@ impl Up {
         assert!(reply.status == 201 || reply.status == 200, "{}", reply.text);
         assert_eq!(reply.body["ready"], true, "{}", reply.text);
         reply.body
+    }
+
+    /// Joins a queue; the answer whatever it is.
+    pub(crate) async fn join(&self, body: Value) -> Answer {
+        self.post("/api/match/join", body).await
+    }
+
+    /// How a player stands.
+    pub(crate) async fn status(&self, player: &str) -> Value {
+        self.get(&format!("/api/match/status?player_id={player}"))
+            .await
+            .is(200)
+    }
+
+    /// Waits (in virtual time) until a player's status is this one.
+    pub(crate) async fn until_status(&self, player: &str, wanted: &str, within: Duration) -> Value {
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            let now = self.status(player).await;
+            if now["status"] == wanted {
+                return now;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{player} is not {wanted} within {within:?}: {now:#}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Events of a stream as they come, until `done` holds for them all or the time is up.
+    pub(crate) async fn follow(
+        &self,
+        query: &str,
+        last: Option<&str>,
+        limit: Duration,
+        done: impl Fn(&[Value]) -> bool,
+    ) -> Vec<Value> {
+        let mut request = Request::get(format!("/api/events?{query}")).header("host", "localhost");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = self.public.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let mut body = response.into_body();
+        let (mut text, mut events) = (String::new(), Vec::new());
+        let deadline = tokio::time::Instant::now() + limit;
+        while !done(&events) {
+            let Ok(Some(frame)) = tokio::time::timeout_at(deadline, body.frame()).await else {
+                break;
+            };
+            if let Ok(data) = frame.unwrap().into_data() {
+                text.push_str(std::str::from_utf8(&data).unwrap());
+            }
+            events = text
+                .lines()
+                .filter_map(|l| l.strip_prefix("data: "))
+                .map(|d| serde_json::from_str(d).unwrap())
+                .collect();
+        }
+        events
     }
 
     /// Waits (in virtual time) until the session is recorded, and returns the record.

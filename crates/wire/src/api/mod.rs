@@ -3,6 +3,7 @@
 mod calls;
 mod fleets;
 mod matches;
+mod matching;
 mod operations;
 mod sdk;
 mod sessions;
@@ -10,6 +11,7 @@ mod sessions;
 pub use calls::*;
 pub use fleets::*;
 pub use matches::*;
+pub use matching::*;
 pub use operations::*;
 pub use sdk::*;
 pub use sessions::*;
