@@ -10,25 +10,39 @@
 //! * *Latency*: there is a region to which **every** member's latency is at most what that member accepts now. A region that a ticket
 //!   does not list is one it does not accept; a ticket that lists none accepts all.
 //!
-//! **Who goes first.** The oldest. A ticket that is left over could not have been matched with any others that are left over.
+//! **Who goes with whom.** As many whole matches as possible, and of those the closest in skill. The best of all ways is taken while few
+//! wait ([`exact`]); with more, quick cuts ([`line`]) are bettered a neighbourhood at a time ([`polish`]), which is close to the best too
+//! but not always it.
+//!
+//! **Who goes first.** Closeness, until a ticket is *due* ([`Rules::due_after`]): from then on it is matched with whomever it can be
+//! matched with, unless they are in a match with somebody who is due and older ([`search`]). And nobody is left over who could be
+//! matched with others that are left over.
+//!
+//! **What it costs** is nearly linear in the tickets, also where nothing fits. Parties that do not add up are the exception, and the
+//! search is bounded for them: then it may miss matches, and says to look again soon.
 //!
 //! Nothing here keeps anything between two calls, and the order of the candidates does not matter.
 
+mod exact;
+mod line;
+mod next;
+mod polish;
 mod queue;
 mod rules;
 mod search;
 mod ticket;
+mod window;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-pub use rules::{Limit, RuleError, RuleProblem, Rules};
+pub use rules::{Limit, PATIENCE, RuleError, RuleProblem, Rules};
 pub use ticket::{Attribute, Ticket};
 
 use crate::id::TicketId;
 use crate::time::Moment;
 use queue::Queue;
-use search::{Group, Search};
+use search::{Goal, Group, Search};
 
 /// Regions that the tickets of one queue may name between them: one bit each where regions are compared.
 pub const MAX_REGIONS: u8 = 64;
@@ -123,7 +137,7 @@ pub struct Proposal {
     /// Matches to start, oldest first. No ticket is in two.
     pub matches: Vec<Match>,
     /// If nobody comes and nobody leaves, nothing can be matched before this time has passed, and then something can.
-    /// `None`: never.
+    /// `None`: never. (After a search that came to its bound: when to look again.)
     pub recheck_after: Option<Duration>,
 }
 
@@ -136,39 +150,79 @@ pub fn propose<'a>(
 ) -> Proposal {
     let queue = Queue::of(candidates, rules);
     let mut search = Search::new(&queue, rules, now);
-    let mut groups = Vec::new();
-    while let Some(group) = search.next_group() {
-        search.take(&group);
-        groups.push(group);
+    let due = |ticket: u32| now.since(queue.get(ticket).since) >= rules.due_after();
+    let mut exact = exact::Exact::new();
+    if queue.len() as usize <= exact::FEW {
+        let all: Vec<u32> = (0..queue.len()).collect();
+        for group in exact.best_matches(&queue, rules, now, &all, due) {
+            search.make(group);
+        }
+    } else {
+        line::match_neighbours(&mut search);
+        polish::polish(&mut search, &mut exact, due);
     }
-    let recheck_after = search.next_change();
-    let mut matches: Vec<(u32, Match)> = groups
-        .into_iter()
-        .map(|group| (group.oldest(), described(&queue, rules, now, &group)))
-        .collect();
-    matches.sort_by_key(|(oldest, _)| *oldest);
+    match_the_rest(&mut search, due);
+    let recheck_after = next::next_change(&mut search);
+    let groups = search.into_groups();
+    let matches = groups.iter().map(|g| described(&queue, rules, now, g));
     Proposal {
-        matches: matches.into_iter().map(|(_, m)| m).collect(),
+        matches: matches.collect(),
         recheck_after,
     }
 }
 
-fn described(queue: &Queue<'_>, rules: &Rules, now: Moment, group: &Group) -> Match {
-    let members: Vec<&Candidate> = group.tickets.iter().map(|t| queue.ticket(*t)).collect();
-    let rated = members.iter().filter(|m| queue::skill(m, rules).is_some());
+/// Whom closeness has left over: those who are due take whom they need from younger ones, then whole matches of those who are left, then
+/// partial ones; always around the oldest.
+fn match_the_rest(search: &mut Search<'_>, due: impl Fn(u32) -> bool) {
+    let n = search.queue.len();
+    let first_not_due = (0..n).find(|t| !due(*t)).unwrap_or(n);
+    for ticket in 0..first_not_due {
+        if search.free(ticket) {
+            search.may_break = ticket + 1;
+            if let Some(group) = search.around(ticket, Goal::Whole) {
+                search.make(group);
+            }
+        }
+    }
+    search.only_free();
+    for ticket in first_not_due..n {
+        if search.free(ticket)
+            && let Some(group) = search.around(ticket, Goal::Whole)
+        {
+            search.make(group);
+        }
+    }
+    for ticket in 0..n {
+        if !search
+            .rules
+            .flushes(search.queue.get(ticket).since, search.now)
+        {
+            // The rest is younger.
+            return;
+        }
+        if search.free(ticket)
+            && let Some(group) = search.around(ticket, Goal::Partial)
+        {
+            search.make(group);
+        }
+    }
+}
+
+fn described(queue: &Queue, rules: &Rules, now: Moment, group: &Group) -> Match {
+    let members = || group.tickets.iter().map(|t| queue.get(*t));
+    let rated = members().filter(|m| rules.skill().is_some() && m.skill().is_some());
     let accepted = rated
         .map(|m| rules.spread_at(m.since, now))
         .reduce(f64::min);
-    let place = queue.place(rules, now, &members);
-    let oldest = members.iter().map(|m| m.since).min().unwrap_or(now);
+    let place = queue.place(rules, now, &group.tickets);
     Match {
-        tickets: members.iter().map(|m| m.id).collect(),
+        tickets: members().map(|m| m.id).collect(),
         players: group.players,
         partial: group.players < rules.size(),
         spread: group.spread,
-        accepted: accepted.filter(|_| rules.skill().is_some()),
+        accepted,
         region: place.map(|(region, _)| region),
         latency: place.map(|(_, ms)| ms),
-        waited: now.since(oldest),
+        waited: now.since(queue.get(group.oldest()).since),
     }
 }

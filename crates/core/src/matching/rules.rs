@@ -22,8 +22,12 @@ impl Limit {
     /// What a ticket accepts that has waited so long. Never falls while it waits.
     #[must_use]
     pub fn after(&self, waited: Duration) -> f64 {
-        // In whole milliseconds, like every moment, so that the steps are the same wherever they are computed.
-        let seconds = waited.as_millis() as f64 / 1_000.0;
+        self.after_ms(i64::try_from(waited.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The same in whole milliseconds, as every moment is.
+    fn after_ms(&self, waited: i64) -> f64 {
+        let seconds = waited.max(0) as f64 / 1_000.0;
         (self.start + self.per_second * seconds).min(self.most)
     }
 
@@ -37,6 +41,9 @@ impl Limit {
         Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }
+
+/// How long closeness outranks age where limits never relax.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a queue asks of a match. Valid by construction.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -208,14 +215,36 @@ impl Rules {
 
     /// The spread that a ticket accepts: any, if there is no rule.
     pub(super) fn spread_at(&self, since: Moment, now: Moment) -> f64 {
-        self.skill
-            .map_or(f64::INFINITY, |limit| limit.after(now.since(since)))
+        self.skill.map_or(f64::INFINITY, |limit| {
+            limit.after_ms(now.0.saturating_sub(since.0))
+        })
     }
 
     /// The latency that a ticket accepts: any, if there is no rule.
     pub(super) fn latency_at(&self, since: Moment, now: Moment) -> f64 {
-        self.latency
-            .map_or(f64::INFINITY, |limit| limit.after(now.since(since)))
+        self.latency.map_or(f64::INFINITY, |limit| {
+            limit.after_ms(now.0.saturating_sub(since.0))
+        })
+    }
+
+    /// After this wait a ticket's age outranks closeness: when every limit that relaxes has come to its most.
+    ///
+    /// Where none relaxes it is [`PATIENCE`], and where there is nothing to be close in, at once.
+    #[must_use]
+    pub fn due_after(&self) -> Duration {
+        let limits = || self.skill.iter().chain(&self.latency);
+        if limits().next().is_none() {
+            return Duration::ZERO;
+        }
+        let bounds = limits().filter_map(Limit::bound);
+        bounds.max().unwrap_or(PATIENCE)
+    }
+
+    /// After this wait nothing changes any more for a ticket.
+    pub(super) fn settled_after(&self) -> Duration {
+        let limits = self.skill.iter().chain(&self.latency);
+        let bounds = limits.filter_map(Limit::bound);
+        bounds.fold(self.flush_wait, Duration::max)
     }
 
     /// Whether a ticket has waited long enough to start a partial match.

@@ -1,17 +1,26 @@
-//! Finding the tightest group around a ticket.
+//! The best group around one ticket.
 
-use std::time::Duration;
-
-use super::queue::{Entry, Lane, Queue};
+use super::queue::{Entry, Lane, Lanes, Queue, Spot};
 use super::rules::Rules;
+use super::window::{Enough, Window};
 use crate::time::Moment;
+
+/// A search looks at so many entries at most, in all of one call: whatever is sent into a queue, a tick ends. A queue of parties that do
+/// not add up is what comes nearest; players alone stay far below.
+const MOST_STEPS: u64 = 4_000_000;
+
+/// Finding out who is near costs as much as so many steps.
+const NEARNESS: u64 = 20;
+
+/// Not in a group.
+const FREE: u32 = u32::MAX;
 
 /// What kind of group is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Goal {
-    /// Of exactly a whole match, as tight as possible.
+    /// Exactly a whole match, as tight as possible.
     Whole,
-    /// Of as many players as possible, then as tight as possible.
+    /// As many players as possible, then as tight as possible.
     Partial,
 }
 
@@ -35,7 +44,7 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn oldest(&self) -> u32 {
-        self.tickets.first().copied().unwrap_or(u32::MAX)
+        self.tickets.first().copied().unwrap_or(FREE)
     }
 
     /// More players, less spread, older tickets.
@@ -49,316 +58,395 @@ impl Group {
     }
 }
 
-/// A search at one moment among those who are still free.
+/// The groups made so far, and the search for more.
 pub(super) struct Search<'q> {
-    queue: &'q Queue<'q>,
-    rules: &'q Rules,
-    now: Moment,
-    free: Vec<bool>,
-    /// Every older ticket is taken or has no whole match.
-    whole_from: u32,
-    /// Every older ticket is taken or has no partial match.
-    partial_from: u32,
+    pub(super) queue: &'q Queue,
+    pub(super) rules: &'q Rules,
+    /// Who can ever play where.
+    all: Vec<Lane>,
+    /// Who can be had where, or could a while ago.
+    pub(super) lanes: Lanes,
+    /// The moment that limits are taken at.
+    pub(super) now: Moment,
+    /// Tickets in a group whose oldest is this one or younger may be had as if they were free.
+    pub(super) may_break: u32,
+    /// The oldest ticket of each one's group, or that it is free.
+    oldest: Vec<u32>,
+    groups: Vec<Group>,
+    group_of: Vec<u32>,
+    window: Window,
+    low_side: Enough,
+    steps: u64,
+    /// Steps when the lanes were last rid of those that cannot be had.
+    kept_at: u64,
 }
 
 impl<'q> Search<'q> {
-    pub(super) fn new(queue: &'q Queue<'q>, rules: &'q Rules, now: Moment) -> Self {
+    pub(super) fn new(queue: &'q Queue, rules: &'q Rules, now: Moment) -> Self {
+        let n = queue.len() as usize;
+        let all = queue.lanes();
+        let in_reach = |e: &Entry| f64::from(e.ms) <= rules.latency_at(e.since, now);
         Self {
             queue,
             rules,
+            lanes: Lanes::of(&all, queue.len(), in_reach),
+            all,
             now,
-            free: vec![true; queue.len()],
-            whole_from: 0,
-            partial_from: 0,
+            may_break: FREE,
+            oldest: vec![FREE; n],
+            groups: Vec::new(),
+            group_of: vec![FREE; n],
+            window: Window::new(rules.size()),
+            low_side: Enough::new(rules.size()),
+            steps: 0,
+            kept_at: 0,
         }
     }
 
-    pub(super) fn take(&mut self, group: &Group) {
+    /// The groups there are, oldest first.
+    pub(super) fn into_groups(self) -> Vec<Group> {
+        let mut groups = self.groups;
+        groups.retain(|g| !g.tickets.is_empty());
+        groups.sort_unstable_by_key(Group::oldest);
+        groups
+    }
+
+    pub(super) fn free(&self, ticket: u32) -> bool {
+        self.oldest[ticket as usize] == FREE
+    }
+
+    /// Whether it looked at more than it may, and so may have missed something.
+    pub(super) fn exhausted(&self) -> bool {
+        self.steps >= MOST_STEPS
+    }
+
+    /// Those of a ticket's group.
+    pub(super) fn members(&self, ticket: u32) -> &[u32] {
+        self.groups
+            .get(self.group_of[ticket as usize] as usize)
+            .map_or(&[], |g| g.tickets.as_slice())
+    }
+
+    /// Sets all of these free, and who is in a group with them.
+    pub(super) fn unmake(&mut self, tickets: &[u32]) {
+        for ticket in tickets {
+            let broken = self.group_of[*ticket as usize];
+            if broken != FREE {
+                for member in std::mem::take(&mut self.groups[broken as usize].tickets) {
+                    self.oldest[member as usize] = FREE;
+                    self.group_of[member as usize] = FREE;
+                }
+            }
+        }
+    }
+
+    /// Makes a group; those that its members were in before are no more.
+    pub(super) fn make(&mut self, group: Group) {
+        let number = u32::try_from(self.groups.len()).unwrap_or(FREE);
+        self.unmake(&group.tickets);
         for ticket in &group.tickets {
-            self.free[*ticket as usize] = false;
+            self.oldest[*ticket as usize] = group.oldest();
+            self.group_of[*ticket as usize] = number;
         }
+        self.groups.push(group);
     }
 
-    /// The next match: whole ones first, each around the oldest ticket that has one.
-    pub(super) fn next_group(&mut self) -> Option<Group> {
-        let n = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
-        while self.whole_from < n {
-            let found = self.around(self.whole_from, Goal::Whole);
-            if found.is_some() {
-                return found;
-            }
-            self.whole_from += 1;
-        }
-        while self.partial_from < n {
-            let since = self.queue.ticket(self.partial_from).since;
-            if !self.rules.flushes(since, self.now) {
-                // The rest is younger.
-                return None;
-            }
-            let found = self.around(self.partial_from, Goal::Partial);
-            if found.is_some() {
-                return found;
-            }
-            self.partial_from += 1;
-        }
-        None
+    /// From now on only those who are free can be had, wherever they can ever play.
+    pub(super) fn only_free_at_any_time(&mut self) {
+        self.may_break = FREE;
+        let free = |e: &Entry| self.free(e.ticket);
+        self.lanes = Lanes::of(&self.all, self.queue.len(), free);
+        self.kept_at = self.steps;
     }
 
-    /// How long nothing happens by itself: the waiting time after which the next group forms among those who are free.
-    pub(super) fn next_change(&self) -> Option<Duration> {
-        let bounds = [self.rules.skill(), self.rules.latency()];
-        let relaxed = bounds.iter().flatten().filter_map(|limit| limit.bound());
-        let longest = relaxed.chain([self.rules.flush_wait()]).max()?;
-        let youngest = (0..self.queue.len()).rev().find(|t| self.free[*t])?;
-        let youngest = self.queue.by_age_since(youngest).max(self.now);
-        // A little more than everything takes, so that rounding leaves nothing behind.
-        let end = youngest.after(longest).after(Duration::from_secs(1));
-        if !self.something_at(end) {
-            return None;
-        }
-        let (mut nothing, mut something) = (self.now, end);
-        while something.0 - nothing.0 > 1 {
-            let middle = Moment(nothing.0 + (something.0 - nothing.0) / 2);
-            if self.something_at(middle) {
-                something = middle;
-            } else {
-                nothing = middle;
+    /// From now on only those who are free can be had.
+    pub(super) fn only_free(&mut self) {
+        self.may_break = FREE;
+        self.keep_those_to_be_had();
+    }
+
+    /// Lets the lanes go of everybody who cannot be had.
+    pub(super) fn keep_those_to_be_had(&mut self) {
+        let Self {
+            lanes,
+            oldest,
+            may_break,
+            ..
+        } = self;
+        lanes.keep(self.queue.len(), |t| oldest[t as usize] >= *may_break);
+        self.kept_at = self.steps;
+    }
+
+    /// Those who state no skill are had oldest first, so those who cannot be had are mostly at the front.
+    fn pass_over_the_gone(&mut self, ticket: u32) {
+        for spot in 0..self.lanes.spots(ticket).len() {
+            let lane = self.lanes.spots(ticket)[spot].lane as usize;
+            let lane = &mut self.lanes.lanes[lane];
+            let gone = |e: &Entry| self.oldest[e.ticket as usize] < self.may_break;
+            while lane.open.get(lane.open_from).is_some_and(gone) {
+                lane.open_from += 1;
             }
         }
-        Some(something.since(self.now))
     }
 
-    fn something_at(&self, then: Moment) -> bool {
-        let mut later = Search::new(self.queue, self.rules, then);
-        later.free.clone_from(&self.free);
-        later.next_group().is_some()
-    }
-
-    /// The best group that a ticket can be in.
-    fn around(&self, ticket: u32, goal: Goal) -> Option<Group> {
-        if !self.free[ticket as usize] {
-            return None;
+    /// The best group that a ticket can be in, which can be had itself.
+    pub(super) fn around(&mut self, ticket: u32, goal: Goal) -> Option<Group> {
+        // So often that the work between is a multiple of this one's.
+        if self.steps - self.kept_at > 8 * (self.lanes.entries() as u64 + 1_000) {
+            self.keep_those_to_be_had();
         }
-        let mut best = None;
-        for lane in &self.queue.lanes {
-            let scan = LaneScan {
-                search: self,
-                lane,
-                goal,
-            };
-            scan.around(ticket, &mut best);
+        self.pass_over_the_gone(ticket);
+        let mut find = Find::new(self, goal);
+        for spot in find.lanes.spots(ticket) {
+            find.with(spot);
         }
-        best
+        find.best
     }
 
+    /// Whether a ticket can be in a whole group in which nobody has a lower skill, or everybody has none.
+    pub(super) fn can_begin(&mut self, ticket: u32) -> bool {
+        let mut find = Find::new(self, Goal::Whole);
+        for spot in find.lanes.spots(ticket) {
+            find.above(spot);
+            if find.best.is_some() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// One search for one group.
+struct Find<'s> {
+    goal: Goal,
+    least: u32,
+    rules: &'s Rules,
+    lanes: &'s Lanes,
+    now: Moment,
+    may_break: u32,
+    oldest: &'s [u32],
+    window: &'s mut Window,
+    low_side: &'s mut Enough,
+    steps: &'s mut u64,
+    best: Option<Group>,
+}
+
+impl<'s> Find<'s> {
+    fn new(search: &'s mut Search<'_>, goal: Goal) -> Self {
+        Self {
+            goal,
+            least: goal.least(search.rules),
+            rules: search.rules,
+            lanes: &search.lanes,
+            now: search.now,
+            may_break: search.may_break,
+            oldest: &search.oldest,
+            window: &mut search.window,
+            low_side: &mut search.low_side,
+            steps: &mut search.steps,
+            best: None,
+        }
+    }
+
+    /// Whether this one can be had, here and now.
     fn here(&self, entry: &Entry) -> bool {
-        self.free[entry.ticket as usize]
+        self.oldest[entry.ticket as usize] >= self.may_break
             && f64::from(entry.ms) <= self.rules.latency_at(entry.since, self.now)
     }
 
     fn accepts(&self, entry: &Entry) -> f64 {
         self.rules.spread_at(entry.since, self.now)
     }
-}
 
-struct LaneScan<'s, 'q> {
-    search: &'s Search<'q>,
-    lane: &'s Lane,
-    goal: Goal,
-}
+    /// The best group of this lane with the ticket of this spot in it.
+    fn with(&mut self, spot: &Spot) {
+        let lanes = self.lanes;
+        let lane = &lanes.lanes[spot.lane as usize];
+        let at = spot.at as usize;
+        if spot.open {
+            self.with_open(lane, &lane.open[at]);
+        } else {
+            self.with_ranked(lane, at);
+        }
+    }
 
-impl LaneScan<'_, '_> {
-    /// Looks for the best group of this lane with the ticket in it.
-    fn around(&self, ticket: u32, best: &mut Option<Group>) {
-        let search = self.search;
-        let ranked = &self.lane.ranked;
-        if let Some(at) = ranked.iter().position(|e| e.ticket == ticket) {
-            let me = &ranked[at];
-            if !search.here(me) {
+    fn with_open(&mut self, lane: &Lane, me: &Entry) {
+        let adds_up = || lane.adds_up(0, lane.ranked.len(), me, self.least, self.rules.size());
+        if *self.steps >= MOST_STEPS || !self.here(me) || !adds_up() {
+            return;
+        }
+        self.open_only(lane, me);
+        for (low, lowest) in lane.ranked.iter().enumerate() {
+            *self.steps += 1;
+            if self.best_spread() <= 0.0 || *self.steps >= MOST_STEPS {
                 return;
             }
-            let accepts = search.accepts(me);
-            for low in (0..=at).rev() {
-                let lowest = &ranked[low];
-                let apart = me.skill - lowest.skill;
-                if apart > accepts {
-                    break;
-                }
-                if search.here(lowest) && apart <= search.accepts(lowest) {
-                    self.upward(Some(low), Some((at, me)), best);
-                }
-            }
-        } else if let Ok(at) = self.lane.open.binary_search_by_key(&ticket, |e| e.ticket) {
-            let me = &self.lane.open[at];
-            if !search.here(me) {
-                return;
-            }
-            self.upward(None, Some((0, me)), best);
-            for (low, lowest) in ranked.iter().enumerate() {
-                if search.here(lowest) {
-                    self.upward(Some(low), Some((low, me)), best);
-                }
+            if self.here(lowest) {
+                self.upward(lane, low, low, me);
             }
         }
     }
 
-    /// Looks for the best group whose lowest skill is that of `low` (none: that states no skill), with `must` in it, which is at this
-    /// place at least.
-    fn upward(&self, low: Option<usize>, must: Option<(usize, &Entry)>, best: &mut Option<Group>) {
-        let search = self.search;
-        let mut window = Window::new(search.rules.size());
-        let must_at = must.map_or(0, |(at, _)| at);
-        if let Some((_, entry)) = must {
-            window.force(entry);
-        }
-        for open in self.lane.open.iter().filter(|e| search.here(e)) {
-            if !window.forced(open.ticket) {
-                window.add(open, f64::INFINITY);
-            }
-        }
-        let Some(low) = low else {
-            self.offer(&mut window, 0.0, best);
-            return;
-        };
-        let ranked = &self.lane.ranked;
-        let lowest = &ranked[low];
-        let mut reach = search.accepts(lowest);
-        if !window.forced(lowest.ticket) {
-            window.force(lowest);
-        }
-        if let Some((at, entry)) = must
-            && ranked.get(at).is_some_and(|e| e.ticket == entry.ticket)
-        {
-            reach = reach.min(search.accepts(entry));
-        }
-        for (at, entry) in ranked.iter().enumerate().skip(low) {
-            let spread = entry.skill - lowest.skill;
-            if spread > reach {
-                break;
-            }
-            let accepts = search.accepts(entry);
-            if accepts < spread || !search.here(entry) {
-                continue;
-            }
-            if !window.forced(entry.ticket) {
-                window.add(entry, accepts);
-            }
-            window.tighten(spread);
-            if at >= must_at {
-                self.offer(&mut window, spread, best);
-            }
-        }
-    }
-
-    fn offer(&self, window: &mut Window, spread: f64, best: &mut Option<Group>) {
-        let least = self.goal.least(self.search.rules);
-        let Some(players) = window.most_players().filter(|p| *p >= least) else {
-            return;
-        };
-        // The tickets are only picked if they may count.
-        if best
-            .as_ref()
-            .is_some_and(|b| players < b.players || (players == b.players && spread > b.spread))
-        {
+    fn with_ranked(&mut self, lane: &Lane, at: usize) {
+        let me = &lane.ranked[at];
+        if *self.steps >= MOST_STEPS || !self.here(me) {
             return;
         }
-        let group = Group {
-            tickets: window.pick(players),
-            players,
-            spread,
-        };
-        if best.as_ref().is_none_or(|b| group.better_than(b)) {
-            *best = Some(group);
-        }
-    }
-}
-
-/// Tickets of which some are to be chosen so that their players add up.
-struct Window {
-    size: u32,
-    forced: Vec<(u32, u32)>,
-    /// Ticket, players, accepted spread.
-    items: Vec<(u32, u32, f64)>,
-    /// Bit n: some choice with all that is forced has n players.
-    sums: u128,
-    tightest: f64,
-}
-
-impl Window {
-    fn new(size: u32) -> Self {
-        Self {
-            size,
-            forced: Vec::new(),
-            items: Vec::new(),
-            sums: 1,
-            tightest: f64::INFINITY,
-        }
-    }
-
-    fn mask(&self) -> u128 {
-        u128::MAX >> (127 - self.size)
-    }
-
-    fn force(&mut self, entry: &Entry) {
-        self.forced.push((entry.ticket, entry.players));
-        self.sums = (self.sums << entry.players) & self.mask();
-    }
-
-    fn forced(&self, ticket: u32) -> bool {
-        self.forced.iter().any(|(t, _)| *t == ticket)
-    }
-
-    fn add(&mut self, entry: &Entry, accepts: f64) {
-        self.items.push((entry.ticket, entry.players, accepts));
-        self.tightest = self.tightest.min(accepts);
-        self.sums |= (self.sums << entry.players) & self.mask();
-    }
-
-    /// Lets go of those that do not accept this spread.
-    fn tighten(&mut self, spread: f64) {
-        if self.tightest >= spread {
+        let accepts = self.accepts(me);
+        if !self.meets_enough(lane, at, accepts) {
             return;
         }
-        self.items.retain(|(_, _, accepts)| *accepts >= spread);
-        let accepted = self.items.iter().map(|(_, _, accepts)| *accepts);
-        self.tightest = accepted.fold(f64::INFINITY, f64::min);
-        self.sums = self.base();
-        for (_, players, _) in &self.items {
-            self.sums |= (self.sums << players) & self.mask();
-        }
-    }
-
-    fn base(&self) -> u128 {
-        let players: u32 = self.forced.iter().map(|(_, players)| players).sum();
-        if players > self.size { 0 } else { 1 << players }
-    }
-
-    /// Most players that some choice has.
-    fn most_players(&self) -> Option<u32> {
-        (self.sums != 0).then(|| self.sums.ilog2())
-    }
-
-    /// A choice of so many players, of the oldest tickets that allow it.
-    fn pick(&mut self, players: u32) -> Vec<u32> {
-        self.items.sort_unstable_by_key(|(ticket, _, _)| *ticket);
-        // `after[i]`: the sums that items from `i` on can make.
-        let mut after = vec![1u128; self.items.len() + 1];
-        for (i, (_, players, _)) in self.items.iter().enumerate().rev() {
-            after[i] = after[i + 1] | ((after[i + 1] << players) & self.mask());
-        }
-        let given: u32 = self.forced.iter().map(|(_, players)| players).sum();
-        let mut missing = players.saturating_sub(given);
-        let mut tickets: Vec<u32> = self.forced.iter().map(|(ticket, _)| *ticket).collect();
-        for (i, (ticket, players, _)) in self.items.iter().enumerate() {
-            if missing
-                .checked_sub(*players)
-                .is_some_and(|rest| after[i + 1] >> rest & 1 == 1)
+        self.low_side.clear();
+        for low in (0..=at).rev() {
+            let lowest = &lane.ranked[low];
+            let apart = me.skill - lowest.skill;
+            *self.steps += 1;
+            if apart > accepts
+                || apart > self.best_spread()
+                || self.low_side.of_all(lane.ranked_kinds)
+                || *self.steps >= MOST_STEPS
             {
-                missing -= players;
-                tickets.push(*ticket);
+                return;
+            }
+            if low != at {
+                let theirs = self.accepts(lowest);
+                if self.low_side.of(lowest.players) || apart > theirs || !self.here(lowest) {
+                    continue;
+                }
+                if theirs >= accepts {
+                    self.low_side.add(lowest.players);
+                }
+            }
+            self.upward(lane, low, at, me);
+        }
+    }
+
+    /// Only what has the ticket of this spot at its lower end.
+    fn above(&mut self, spot: &Spot) {
+        let lanes = self.lanes;
+        let lane = &lanes.lanes[spot.lane as usize];
+        let at = spot.at as usize;
+        let entries = if spot.open { &lane.open } else { &lane.ranked };
+        let me = &entries[at];
+        if *self.steps >= MOST_STEPS || !self.here(me) {
+            return;
+        }
+        if spot.open {
+            self.open_only(lane, me);
+        } else if self.meets_enough(lane, at, self.accepts(me)) {
+            self.upward(lane, at, at, me);
+        }
+    }
+
+    /// A group that only counts if it is at least as tight.
+    fn best_spread(&self) -> f64 {
+        match (&self.best, self.goal) {
+            (Some(best), Goal::Whole) => best.spread,
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// Whether there can be enough players as near as this one accepts. Most who are alone are found to be here.
+    fn meets_enough(&mut self, lane: &Lane, at: usize, accepts: f64) -> bool {
+        let me = &lane.ranked[at];
+        let near = |e: Option<&Entry>| e.is_some_and(|e| (e.skill - me.skill).abs() <= accepts);
+        let below = at > 0 && near(lane.ranked.get(at - 1));
+        if !below && !near(lane.ranked.get(at + 1)) && lane.open.is_empty() {
+            return me.players >= self.least;
+        }
+        let size = self.rules.size();
+        if !lane.adds_up(0, lane.ranked.len(), me, self.least, size) {
+            return false;
+        }
+        *self.steps += NEARNESS;
+        let below = |e: &Entry| me.skill - e.skill > accepts;
+        let from = lane.ranked[..at].partition_point(below);
+        let above = |e: &Entry| e.skill - me.skill <= accepts;
+        let to = at + lane.ranked[at..].partition_point(above);
+        lane.adds_up(from, to, me, self.least, size)
+    }
+
+    /// A group of those that state no skill.
+    fn open_only(&mut self, lane: &Lane, me: &Entry) {
+        self.window.clear();
+        self.window.force(me);
+        self.add_open(lane);
+        self.offer(0.0);
+    }
+
+    /// Those that state no skill fit in everywhere.
+    fn add_open(&mut self, lane: &Lane) {
+        let mut enough = Enough::new(self.rules.size());
+        for entry in &lane.open[lane.open_from..] {
+            *self.steps += 1;
+            if enough.of_all(lane.open_kinds) || *self.steps >= MOST_STEPS {
+                return;
+            }
+            if !enough.of(entry.players) && !self.window.forces(entry.ticket) && self.here(entry) {
+                enough.add(entry.players);
+                self.window.add(entry, f64::INFINITY, false);
             }
         }
-        tickets.sort_unstable();
-        tickets
+    }
+
+    /// The best group in which `low` is the lowest and which has `me` in it: the ticket at place `at`, or one that states no skill and
+    /// then `at` is `low`.
+    fn upward(&mut self, lane: &Lane, low: usize, at: usize, me: &Entry) {
+        let lowest = &lane.ranked[low];
+        let mut reach = self.accepts(lowest).min(self.best_spread());
+        self.window.clear();
+        self.window.force(me);
+        if low != at || lowest.ticket != me.ticket {
+            self.window.force(lowest);
+            if low != at {
+                reach = reach.min(self.accepts(me));
+            }
+        }
+        if !lane.open.is_empty() {
+            self.add_open(lane);
+        }
+        for (place, entry) in lane.ranked.iter().enumerate().skip(low) {
+            let spread = entry.skill - lowest.skill;
+            *self.steps += 1;
+            if spread > reach || *self.steps >= MOST_STEPS {
+                return;
+            }
+            if place != low && place != at {
+                let accepts = self.accepts(entry);
+                if self.window.enough().of(entry.players) || spread > accepts || !self.here(entry) {
+                    continue;
+                }
+                self.window.add(entry, accepts, accepts >= reach);
+            }
+            self.window.tighten(spread);
+            if place >= at {
+                if self.offer(spread) && self.goal == Goal::Whole {
+                    return;
+                }
+                if self.window.enough().of_all(lane.ranked_kinds) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes what the window has for the best, if it is. Says whether there was a group at all.
+    fn offer(&mut self, spread: f64) -> bool {
+        let most = self.window.most_players();
+        let Some(players) = most.filter(|p| *p >= self.least) else {
+            return false;
+        };
+        let worse = |b: &Group| players < b.players || (players == b.players && spread > b.spread);
+        if !self.best.as_ref().is_some_and(worse) {
+            let group = Group {
+                tickets: self.window.choose(players),
+                players,
+                spread,
+            };
+            if self.best.as_ref().is_none_or(|b| group.better_than(b)) {
+                self.best = Some(group);
+            }
+        }
+        true
     }
 }

@@ -1,9 +1,11 @@
-//! Matches: in sentences, and by property against the definition.
+//! Matches: in sentences, by property against the definition, and beside the best there is.
 
-use std::collections::HashSet;
+mod definition;
+mod property;
+mod quality;
+
 use std::time::Duration;
 
-use proptest::prelude::*;
 use spawnpoint_core::matching::{
     Candidate, Limit, Match, Proposal, Region, RuleError, Rules, propose,
 };
@@ -256,109 +258,4 @@ fn all_accept_the_region() {
     assert_eq!(p.matches.len(), 0);
     assert_eq!(p.recheck_after, Some(Duration::from_secs(3)));
     assert_eq!(propose(&far, &rules(89.0), NOW).recheck_after, None);
-}
-
-/// Who waits, by property.
-fn candidates(most: usize) -> impl Strategy<Value = Vec<Candidate>> {
-    let latencies = prop::collection::btree_map(0u8..4, 0u32..200, 0..4);
-    let one = (
-        prop_oneof![4 => Just(1u32), 1 => 2u32..5],
-        prop_oneof![6 => (0u32..1_000).prop_map(Some), 1 => Just(None)],
-        latencies,
-        0i64..20_000,
-    );
-    prop::collection::vec(one, 0..most).prop_map(|all| {
-        let make =
-            |(n, (players, skill, latencies, waited)): (usize, (u32, Option<u32>, _, i64))| {
-                let latencies: std::collections::BTreeMap<u8, u32> = latencies;
-                Candidate {
-                    players,
-                    skill: skill.map(f64::from),
-                    latencies: latencies
-                        .into_iter()
-                        .map(|(r, ms)| (region(r), ms))
-                        .collect(),
-                    ..solo(n as u128, waited)
-                }
-            };
-        all.into_iter().enumerate().map(make).collect()
-    })
-}
-
-fn some_rules() -> impl Strategy<Value = Rules> {
-    let skill = prop::option::weighted(0.8, (0u32..100, 0u32..30, 0u32..500));
-    let latency = prop::option::weighted(0.5, (10u32..100, 0u32..10, 0u32..100));
-    let make = |l: Option<(u32, u32, u32)>| {
-        l.map(|(start, per, more)| limit(start.into(), per.into(), (start + more).into()))
-    };
-    (1u32..6, 1u32..6, 0u64..30, skill, latency).prop_map(move |(size, min, flush, s, l)| {
-        let flush = Duration::from_secs(flush);
-        Rules::new(size, min.min(size), flush, make(s), make(l)).unwrap()
-    })
-}
-
-/// Whether these may play together now, by the definition.
-fn allowed(rules: &Rules, members: &[&Candidate], now: Moment) -> bool {
-    let waited = |c: &Candidate| now.since(c.since);
-    let skills = || members.iter().filter_map(|c| c.skill);
-    let greatest = skills().fold(f64::NEG_INFINITY, f64::max);
-    let spread = (greatest - skills().fold(f64::INFINITY, f64::min)).max(0.0);
-    let mut rated = members.iter().filter(|c| c.skill.is_some());
-    let close = rules
-        .skill()
-        .is_none_or(|l| rated.all(|c| spread <= l.after(waited(c))));
-    let choosy = |c: &&&Candidate| !c.latencies.is_empty();
-    let near = rules.latency().is_none_or(|l| {
-        let accepts = |c: &Candidate, r: u8| {
-            c.latencies
-                .iter()
-                .any(|(own, ms)| *own == region(r) && f64::from(*ms) <= l.after(waited(c)))
-        };
-        !members.iter().any(|c| choosy(&c))
-            || (0..64).any(|r| members.iter().filter(choosy).all(|c| accepts(c, r)))
-    });
-    let players: u32 = members.iter().map(|c| c.players).sum();
-    let enough = players == rules.size()
-        || (players >= rules.min_partial()
-            && players < rules.size()
-            && members.iter().any(|c| waited(c) >= rules.flush_wait()));
-    close && near && enough
-}
-
-fn check(rules: &Rules, all: &[Candidate], p: &Proposal, now: Moment) {
-    let mut seen = HashSet::new();
-    for m in &p.matches {
-        let members: Vec<&Candidate> = m
-            .tickets
-            .iter()
-            .map(|t| all.iter().find(|c| c.id == *t).unwrap())
-            .collect();
-        assert!(
-            m.tickets.iter().all(|t| seen.insert(*t)),
-            "a ticket in two matches"
-        );
-        assert!(
-            members.is_sorted_by_key(|c| (c.since, c.id)),
-            "oldest first"
-        );
-        let players: u32 = members.iter().map(|c| c.players).sum();
-        assert_eq!((m.players, m.partial), (players, players < rules.size()));
-        assert!(allowed(rules, &members, now), "{members:?} is not allowed");
-    }
-}
-
-proptest! {
-    #[test]
-    fn every_match_is_allowed(all in candidates(40), rules in some_rules()) {
-        let p = propose(&all, &rules, NOW);
-        check(&rules, &all, &p, NOW);
-    }
-
-    #[test]
-    fn the_order_of_the_candidates_does_not_matter(
-        all in candidates(30).prop_flat_map(|a| (Just(a.clone()), Just(a).prop_shuffle())),
-        rules in some_rules(),
-    ) {
-        prop_assert_eq!(propose(&all.0, &rules, NOW), propose(&all.1, &rules, NOW));
-    }
 }
