@@ -39,9 +39,6 @@ export async function launchKillable() {
   return { browser: await chromium.connect(server.wsEndpoint()), pid: server.process().pid };
 }
 
-// The page asks once whether there is a match queue; where there is none, that is a 404 on the console.
-export const EXPECTED_FAULTS = [/404 .*\/api\/match\/status/];
-
 /** A tab with the page. Everything that goes wrong in it is a fault; `assertClean` names them. */
 export class Tab {
   faults = [];
@@ -49,7 +46,7 @@ export class Tab {
   spice = []; // {x, y} of every grain in the arena
   worms = []; // {mood, x, y}
   requests = []; // API calls: "POST /api/new-game"
-  #allowed = [...EXPECTED_FAULTS];
+  #allowed = [];
 
   constructor(page) {
     this.page = page;
@@ -110,6 +107,27 @@ export class Tab {
     await this.page.keyboard.press('Space');
     return this.playing();
   }
+
+  /** "Find match", and in line. */
+  async findMatch() {
+    await this.page.click('#find-match');
+    return this.inLine();
+  }
+
+  inLine() {
+    return this.until('a ticket waits', ({ screen, ticketId, position }) => screen === 'waiting' && ticketId !== null && position !== null,
+      { hopeless: ({ screen }) => screen === 'error' });
+  }
+
+  /** From now on: which screens it shows, in order, also those too short to be asked for. */
+  async noteScreens() {
+    await this.page.evaluate(() => {
+      window.screens = [];
+      new MutationObserver(() => window.screens.push(document.body.dataset.screen)).observe(document.body, { attributeFilter: ['data-screen'] });
+    });
+  }
+
+  screens() { return this.page.evaluate(() => window.screens); }
 
   playing({ within = 15_000 } = {}) {
     return this.until('the game is being played', ({ screen, framesReceived }) => screen === 'playing' && framesReceived > 0,

@@ -169,13 +169,14 @@ class Up {
 
 /**
  * A running `spawnpoint up`. `fleets` maps names to the lines of their `[[fleet]]` table; each runs
- * the bundled game. The first is the default.
+ * the bundled game. The first is the default. `queues` maps names to the lines of their `[[queue]]` table.
  */
-export async function startUp({ fleets = { spice: 'warm = 1' }, server = '', flags = [] } = {}) {
+export async function startUp({ fleets = { spice: 'warm = 1' }, queues = {}, server = '', flags = [] } = {}) {
   const dir = mkdtempSync(join(tmpdir(), 'spawnpoint-e2e-'));
   mkdirSync(join(dir, 'home'));
   const tables = Object.entries(fleets).map(([name, lines]) =>
     `[[fleet]]\nname = "${name}"\n${/^run\b/m.test(lines) ? '' : 'run = { command = ["spice"] }\n'}${lines}\n`);
+  for (const [name, lines] of Object.entries(queues)) tables.push(`[[queue]]\nname = "${name}"\n${lines}\n`);
   writeFileSync(join(dir, 'spawnpoint.toml'), `[server]\n${server}\n\n${tables.join('\n')}`);
   return new Up(dir, await freePorts(3), flags).start();
 }

@@ -7,6 +7,7 @@ import { until } from '../lib/until.js';
 const AUDIENCE = 30;
 
 const scene = stage({
+  queues: { spice: 'session_size = 2\nflush_wait = "5m"' },
   fleets: { spice: 'warm = 1\nreconnect_grace = "10s"', patient: 'reconnect_grace = "5m"' },
   server: 'guest_starts_per_minute = 100', // all of these come from one address
   flags: ['--host', '127.0.0.1', '--guests'],
@@ -48,6 +49,34 @@ scene('a guest joins a guest by the share link', async ({ up, open }) => {
   assert.notEqual(friend.playerId, host.playerId);
   await a.until('the host sees the friend', ({ players }) => players[friend.me.id] !== undefined);
   assert.equal((await up.sessions()).length, 1);
+});
+
+scene('guests find each other by the queue, and nobody else leaves it for them', async ({ up, open }) => {
+  const a = await open();
+  a.allow(/status of 401/);
+  const { ticketId } = await a.findMatch();
+  const { playerId, bearer } = await a.page.evaluate(() => JSON.parse(sessionStorage.getItem('spawnpoint.identity')));
+  assert.match(playerId, /^guest-[0-9a-f]{32}$/);
+  for (const headers of [{}, { Authorization: 'Bearer nonsense' }]) {
+    const body = JSON.stringify({ player_id: playerId });
+    const left = await fetch(`${up.url}/api/match/join`, { method: 'DELETE', headers, body });
+    assert.ok([401, 403].includes(left.status), `a stranger leaves for somebody: ${left.status}`);
+    const peek = await fetch(`${up.url}/api/match/status?player_id=${playerId}`, { headers });
+    assert.ok([401, 403].includes(peek.status), `a stranger asks after somebody: ${peek.status}`);
+  }
+  const session = await fetch(`${up.url}/api/sessions`, { headers: { Authorization: `Bearer ${bearer}` } });
+  assert.deepEqual((await session.json()).sessions ?? [], [], 'a ticket opens no game');
+  await a.page.reload();
+  await a.loaded();
+  assert.equal((await a.inLine()).ticketId, ticketId, 'its token brings a guest back to the line');
+  const b = await open();
+  b.allow(/status of 401/);
+  await b.page.click('#find-match');
+  const states = await Promise.all([a.playing(), b.playing()]);
+  assert.equal(states[0].sessionId, states[1].sessionId);
+  assert.equal(states[0].playerId, playerId);
+  assert.match(states[1].playerId, /^guest-[0-9a-f]{32}$/);
+  await a.receives();
 });
 
 scene('thirty browsers open one address: thirty games, no two players alike', async ({ up, open, profile }) => {

@@ -7,6 +7,7 @@ export class FakeBrowser extends EventTarget {
   nextTimer = 1;
   requests = [];
   sockets = [];
+  streams = [];
   beacons = [];
   storage = new Map();
   heldLocks;
@@ -50,9 +51,24 @@ export class FakeBrowser extends EventTarget {
       send(data) { this.sent.push(data); }
       close(code, reason) { this.closedWith = { code, reason }; }
     };
+    this.EventSource = class {
+      open = true;
+      constructor(url) {
+        this.url = url;
+        browser.streams.push(this);
+      }
+      say(event) { if (this.open) this.onmessage({ data: JSON.stringify(event) }); }
+      fail() { if (this.open) this.onerror({}); }
+      close() { this.open = false; }
+    };
   }
 
-  #lock(name, { signal }, callback) {
+  #lock(name, { signal, ifAvailable }, callback) {
+    if (ifAvailable) {
+      if (this.heldLocks.has(name)) return Promise.resolve(callback(null));
+      this.heldLocks.add(name);
+      return Promise.resolve(callback({})).finally(() => this.heldLocks.delete(name));
+    }
     if (this.heldLocks.has(name)) {
       return new Promise((_, reject) => { signal.addEventListener('abort', () => reject(signal.reason)); });
     }
@@ -81,7 +97,7 @@ export class FakeBrowser extends EventTarget {
   }
 
   /** Lets all promises settle. */
-  async settle() { for (let i = 0; i < 20; i += 1) await null; }
+  async settle() { for (let i = 0; i < 60; i += 1) await null; }
 
   /** Moves time, firing what falls due in order. */
   async pass(ms) {

@@ -1,6 +1,6 @@
 // Spawnpoint's browser client: one file, no dependencies, no build step.
 //
-//   import { newGame, join, gameMetrics } from '/client/spawnpoint.js';
+//   import { newGame, join, findMatch, gameMetrics } from '/client/spawnpoint.js';
 //   const game = await newGame({ fleet: 'spice' });          // or join(sessionId, inviteCode)
 //   game.on('open', () => game.send('hello'));               // the game server is listening
 //   game.on('message', (data) => console.log(data));         // its frames, untouched
@@ -11,12 +11,27 @@
 // Session events: `open`, `message` (data), `phase` (a progress event), `event` (any of them),
 // `reconnecting` {attempt, delay, code}, `warning` {reason, cullAt, secondsLeft} or null when it is
 // lifted, `heartbeat` (the reply), `close` {code, reason}.
+//
+//   const ticket = await findMatch({ queue: 'spice' });      // or resumeMatch() after a reload
+//   ticket.on('waiting', ({ position, estimate, online }) => console.log(position));
+//   const game = await ticket.game;                          // rejects when it is lost or cancelled
+//   await ticket.cancel();                                   // false: too late, there is a match
 
 export const HEARTBEAT_MS = 5000;
 const IDLE_TIMEOUT_MS = 5 * 60_000; // the platform's default; only stops our own heartbeats
 const GIVE_UP_MS = 120_000; // of reconnecting without a single frame of the game
 const RENEW_BEFORE_MS = 60_000; // before the token expires
 const WARN_BEFORE_MS = 60_000; // the platform's first warning
+const FIRST_EVENT_MS = 5000; // a stream that says nothing for so long is held back on the way
+const LOOK_EVERY_MS = 20_000; // at a ticket while its stream is silent: a dead connection makes no sound
+const POLL_S = 25; // a held question about a ticket: below the half minute at which proxies lose patience
+const POLL_PAUSE_MS = 1000; // between answers that change nothing
+// A browser opens six HTTP/1.1 connections to one host, for all of its tabs. Of tabs that wait, so many
+// hold one (as a stream or a held question) and the others ask now and then, or no tab could load any more.
+const HOLDING_TABS = 3;
+const ASK_EVERY_MS = 2000;
+const FORGOTTEN = ['ticket_lost', 'ticket_expired']; // why tickets go that had nothing wrong with them
+const MAX_REJOINS = 3; // without having heard of the ticket in between
 const LONGEST_TIMER_MS = 2 ** 31 - 1; // a longer setTimeout fires at once
 const SUBPROTOCOLS = ['spawnpoint.progress', 'spawnpoint.v1'];
 // Refusals that another name would not change.
@@ -55,6 +70,20 @@ export function parseTime(value) {
   return Number.isNaN(parsed) ? null : parsed;
 }
 
+class Emitter {
+  #listeners = new Map();
+
+  on(type, listener) {
+    const all = this.#listeners.get(type) ?? new Set();
+    this.#listeners.set(type, all.add(listener));
+    return () => all.delete(listener);
+  }
+
+  emit(type, value) {
+    for (const listener of this.#listeners.get(type) ?? []) listener(value);
+  }
+}
+
 /**
  * A client of its own. `env` stands in for the browser in tests; `server` is the origin of the API
  * where it is not the page's own (a development server on another port).
@@ -64,9 +93,12 @@ export function createClient({ env = globalThis, server = '' } = {}) {
   const randomId = () => Array.from(env.crypto.getRandomValues(new Uint8Array(12)),
     (byte) => byte.toString(16).padStart(2, '0')).join('');
 
-  async function api(method, path, body, bearer, headers = {}) {
+  const pause = (ms) => new Promise((done) => { env.setTimeout(done, ms); });
+
+  async function api(method, path, body, bearer, { headers = {}, signal } = {}) {
     const response = await env.fetch(server + path, {
       method,
+      signal,
       credentials: 'omit',
       headers: {
         ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
@@ -94,10 +126,10 @@ export function createClient({ env = globalThis, server = '' } = {}) {
     try {
       me = JSON.parse(env.sessionStorage.getItem(IDENTITY_KEY));
     } catch { /* no storage, or nonsense in it: a new identity */ }
-    if (!me?.tab || !(await claim(me.tab))) {
+    if (!me?.tab || !(await claim(me.tab, patience()))) {
       const tab = randomId();
       me = { tab, playerId: `guest-${tab}`, bearer: null };
-      await claim(tab);
+      await claim(tab, null); // nobody else can have it: a slow machine must not leave it unheld
     }
     remember(me);
     return me;
@@ -109,14 +141,17 @@ export function createClient({ env = globalThis, server = '' } = {}) {
     } catch { /* private mode: the identity lives as long as the page */ }
   }
 
-  // A reload may come before the old page's lock is gone: hence the short patience.
-  function claim(tab) {
+  // A reloaded page may come before the old one's lock is gone: it waits, as long as a busy machine may
+  // take. A duplicate, whose original goes on living, waits in vain, but only once.
+  const patience = () => (env.performance?.getEntriesByType?.('navigation')[0]?.type === 'reload' ? 3000 : 800);
+
+  function claim(tab, ms) {
     const locks = env.navigator?.locks;
     if (!locks) return claimByChannel(tab); // plain http off loopback has no Web Locks
-    const patience = new env.AbortController();
-    env.setTimeout(() => patience.abort(), 300);
+    const stop = new env.AbortController();
+    if (ms !== null) env.setTimeout(() => stop.abort(), ms);
     return new Promise((resolve) => {
-      locks.request(`spawnpoint.tab.${tab}`, { signal: patience.signal }, () => {
+      locks.request(`spawnpoint.tab.${tab}`, { signal: stop.signal }, () => {
         resolve(true);
         return new Promise(() => {}); // held until the page is gone
       }).catch(() => resolve(false));
@@ -141,24 +176,26 @@ export function createClient({ env = globalThis, server = '' } = {}) {
   // Sent again with the same key when the network drops the reply: never two games for one wish.
   async function ask(path, fields) {
     const me = await whoAmI();
-    const key = { 'Idempotency-Key': randomId() };
-    const attempt = (body) => api('POST', path, body, me.bearer, key);
+    const headers = { 'Idempotency-Key': randomId() };
+    const attempt = (body) => api('POST', path, body, me.bearer, { headers });
     let body = { playerId: me.playerId, ...fields };
     let refusal = null;
     for (let tries = 1; ; tries += 1) {
       try {
-        return adopt(await attempt(body), me, body.playerId);
+        const reply = await attempt(body);
+        recognise(reply, me, body.playerId);
+        return reply;
       } catch (error) {
         const network = !(error instanceof SpawnpointError);
         if (network && tries < 3) {
-          await new Promise((done) => { env.setTimeout(done, 400 * tries); });
+          await pause(400 * tries);
         } else if ([401, 403].includes(error.status) && !refusal && !ABOUT_THE_GAME.includes(error.code)) {
           // Off loopback a name that this page made up, or a guest of yesterday, counts for nothing:
           // ask to be given one.
           refusal = error;
           me.bearer = null;
           body = { ...fields };
-          key['Idempotency-Key'] = randomId();
+          headers['Idempotency-Key'] = randomId();
         } else {
           throw refusal ?? error;
         }
@@ -166,11 +203,15 @@ export function createClient({ env = globalThis, server = '' } = {}) {
     }
   }
 
-  function adopt(reply, me, claimed) {
+  function recognise(reply, me, claimed) {
+    // A guest is known again by the token of their last session or ticket: it names them and is signed.
+    if (reply.player_id && (me.bearer || claimed !== reply.player_id)) me.bearer = reply.token ?? me.bearer;
+    else me.bearer = null;
     me.playerId = reply.player_id ?? me.playerId;
-    // A guest is known again by the token of their last session: it names them and is signed.
-    me.bearer = reply.player_id && (me.bearer || claimed !== reply.player_id) ? reply.token : null;
     remember(me);
+  }
+
+  function adopt(reply) {
     metrics.session?.leave();
     const session = new Session(reply);
     metrics.session = session;
@@ -178,13 +219,252 @@ export function createClient({ env = globalThis, server = '' } = {}) {
     return session;
   }
 
-  const newGame = (options = {}) => ask('/api/new-game', options);
-  const join = (sessionId, invite) =>
-    ask(`/api/sessions/${encodeURIComponent(sessionId)}/players`, invite ? { invite } : {});
+  const newGame = async (options = {}) => adopt(await ask('/api/new-game', options));
+  const join = async (sessionId, invite) =>
+    adopt(await ask(`/api/sessions/${encodeURIComponent(sessionId)}/players`, invite ? { invite } : {}));
+
+  // --- Getting an opponent -------------------------------------------------------------------
+  /**
+   * `options`: `queue` (a fleet's name will do), `latencies`. `fresh`: not back into a game that this
+   * player is in and that no queue led to; that one is ended, or left when others are in it.
+   */
+  async function findMatch({ fresh = false, ...options } = {}) {
+    let reply = await ask('/api/match/join', options);
+    if (fresh && reply.status === 'matched' && !reply.ticket_id) {
+      const [session, player] = [reply.session_id, reply.player_id].map(encodeURIComponent);
+      if (reply.players.length > 1) await api('DELETE', `/api/sessions/${session}/players/${player}`, undefined, reply.token);
+      else await api('POST', `/api/match/${session}/end`, {}, reply.token);
+      reply = await ask('/api/match/join', options);
+    }
+    return new Ticket(options, reply, await whoAmI());
+  }
+
+  /** The ticket that this tab had before it was reloaded, or null. Nothing is asked when it had none. */
+  async function resumeMatch() {
+    const me = await whoAmI();
+    if (!me.ticket) return null;
+    const { options, queue, token } = me.ticket;
+    let reply = null;
+    try {
+      reply = await api('GET', statusPath(me, queue), undefined, token);
+    } catch (error) {
+      // No answer is no verdict: whoever waits goes on trying. A refusal is one.
+      if (!(error instanceof SpawnpointError) || error.status >= 500) reply = { status: 'queued', queue, token };
+    }
+    if (['queued', 'matched'].includes(reply?.status)) return new Ticket(options, reply, me);
+    delete me.ticket;
+    remember(me);
+    return null;
+  }
+
+  const statusPath = ({ playerId }, queue, wait = 0) =>
+    `/api/match/status?${new URLSearchParams({ player_id: playerId, ...(queue && { queue }), ...(wait > 0 && { wait }) })}`;
+
+  // Waits for a match: by the lobby's event stream, and by held questions where that does not come through.
+  class Ticket extends Emitter {
+    #options;
+    #me;
+    #token = null;
+    #queue = null; // as the server calls it
+    #stream = null;
+    #timer = null; // while streaming: when to look ourselves
+    #looking = null; // 'now', or 'again' when something happened meanwhile
+    #polling = null; // AbortController of the question that is out
+    #joinedAt = now();
+    #heardAt = now();
+    #rejoins = 0;
+    #over = false;
+    #holds = true; // may keep a connection open
+    #release = () => {};
+    #settle;
+
+    constructor(options, reply, me) {
+      super();
+      this.#options = options;
+      this.#me = me;
+      this.id = null;
+      /** What is known: `position` and `estimate` (seconds from now) or null, `online` false while the server is not reached. */
+      this.state = { position: null, estimate: null, online: true };
+      this.game = new Promise((resolve, reject) => { this.#settle = { resolve, reject }; });
+      this.game.catch(() => {}); // whoever looks at it hears of it
+      this.#take(reply);
+      if (!this.#over) this.#follow();
+    }
+
+    /** Milliseconds since the player joined the queue. */
+    get waited() { return now() - this.#joinedAt; }
+
+    /** Leaves the queue. False when a match came first: then `game` has it. */
+    async cancel() {
+      if (this.#over) return false;
+      try {
+        const reply = await api('DELETE', '/api/match/join', { player_id: this.#me.playerId, queue: this.#queue ?? undefined }, this.#token);
+        if (reply.status === 'matched') this.#take(reply);
+      } catch (error) {
+        // Unreached, the ticket ends by itself when nobody asks after it; 409: its match is being made.
+        if (error.status === 409) return false;
+      }
+      if (this.#over) return false;
+      this.#finish();
+      this.#settle.reject(new SpawnpointError(0, { code: 'cancelled', title: 'no longer looking for a match' }));
+      return true;
+    }
+
+    #take(reply, joined = false) {
+      if (this.#over) return;
+      this.#heardAt = now();
+      this.#token = reply.token ?? this.#token;
+      this.#queue = reply.queue ?? this.#queue;
+      if (reply.status === 'matched') {
+        this.#finish();
+        recognise(reply, this.#me, this.#me.bearer ? null : this.#me.playerId);
+        this.#settle.resolve(adopt(reply));
+      } else if (reply.status === 'queued') {
+        if (!joined) this.#rejoins = 0;
+        this.id = reply.ticket_id ?? this.id;
+        if (reply.waited_s != null) this.#joinedAt = now() - reply.waited_s * 1000;
+        if (this.#me.bearer) this.#me.bearer = this.#token;
+        this.#me.ticket = { options: this.#options, queue: this.#queue, token: this.#token };
+        remember(this.#me);
+        this.#show({ online: true, position: reply.position ?? this.state.position, estimate: reply.estimate_s ?? null });
+      } else if (reply.code && !FORGOTTEN.includes(reply.code)) this.#fail(new SpawnpointError(409, reply)); // a new ticket would meet the same
+      else this.#rejoin();
+    }
+
+    #show(change) {
+      this.state = { ...this.state, ...change };
+      this.emit('waiting', this.state);
+    }
+
+    // The server was started anew, or took us for gone: the page is here, so join again.
+    async #rejoin() {
+      this.#quiet();
+      this.#rejoins += 1;
+      try {
+        if (this.#rejoins > MAX_REJOINS) throw new SpawnpointError(409, { code: 'lost', title: 'the queue keeps losing this ticket' });
+        if (this.#rejoins > 1) await pause(reconnectDelay(1006, this.#rejoins, env.Math.random()));
+        if (this.#over) return;
+        this.#take(await ask('/api/match/join', this.#options), true);
+        this.#poll();
+      } catch (error) {
+        this.#fail(error);
+      }
+    }
+
+    async #follow() {
+      this.#holds = await this.#mayHold();
+      if (this.#over) this.#release();
+      else if (this.#holds && env.EventSource) this.#listen();
+      else this.#poll();
+    }
+
+    /** Whether few enough tabs hold a connection; if so this one counts as well until `#release`. */
+    async #mayHold() {
+      const { locks } = env.navigator ?? {};
+      if (!locks) return true; // nothing to count by
+      const take = (place) => new Promise((resolve) => {
+        locks.request(`spawnpoint.lobby.${place}`, { ifAvailable: true }, (lock) => {
+          resolve(lock !== null);
+          return lock && new Promise((done) => { this.#release = done; });
+        }).catch(() => resolve(true));
+      });
+      for (let place = 0; place < HOLDING_TABS; place += 1) if (await take(place)) return true;
+      return false;
+    }
+
+    #listen() {
+      const token = this.#token ? `&token=${encodeURIComponent(this.#token)}` : '';
+      const stream = new env.EventSource(`${server}/api/events?player_id=${encodeURIComponent(this.#me.playerId)}${token}`);
+      this.#stream = stream;
+      this.#lookIn(FIRST_EVENT_MS, () => this.#poll());
+      stream.onmessage = ({ data }) => {
+        const event = JSON.parse(data);
+        this.#heardAt = now();
+        this.#lookIn(LOOK_EVERY_MS, () => this.#look());
+        if (event.type === 'queued' && event.ticket_id) this.#take({ ...event, status: 'queued' });
+        else if (event.type !== 'queued') this.#look(); // matched, lost, or a game of ours from elsewhere: the status has it whole
+      };
+      stream.onerror = () => this.#poll();
+    }
+
+    #lookIn(ms, look) {
+      env.clearTimeout(this.#timer);
+      this.#timer = env.setTimeout(look, ms);
+    }
+
+    // One question at a time, however many events call for it: a match brings several at once.
+    async #look() {
+      const stream = this.#stream;
+      this.#lookIn(LOOK_EVERY_MS, () => this.#look());
+      if (this.#looking) {
+        this.#looking = 'again';
+        return;
+      }
+      try {
+        do {
+          this.#looking = 'now';
+          this.#take(await api('GET', statusPath(this.#me, this.#queue), undefined, this.#token));
+        } while (this.#looking === 'again' && stream === this.#stream && !this.#over);
+      } catch {
+        if (stream && stream === this.#stream) this.#poll(); // which knows what to make of it
+      } finally {
+        this.#looking = null;
+      }
+    }
+
+    // For the rest of the wait: what broke the stream would break the next one.
+    async #poll() {
+      if (this.#over || this.#polling) return;
+      this.#quiet();
+      const polling = new env.AbortController();
+      this.#polling = polling;
+      const ours = () => this.#polling === polling && !this.#over;
+      for (let failures = 0; ours();) {
+        const asked = now();
+        try {
+          const reply = await api('GET', statusPath(this.#me, this.#queue, this.#holds ? POLL_S : 0), undefined, this.#token, { signal: polling.signal });
+          if (!ours()) return;
+          failures = 0;
+          this.#take(reply);
+          if (!this.#holds) await pause(ASK_EVERY_MS);
+          else if (ours() && now() - asked < POLL_PAUSE_MS) await pause(POLL_PAUSE_MS);
+        } catch (error) {
+          if (!ours()) return;
+          if (error.status === 401) return this.#rejoin(); // the token is too old: joining again brings a new one
+          if (error.status < 500 && error.status !== 429) return this.#fail(error);
+          if (now() - this.#heardAt > GIVE_UP_MS) return this.#fail(error);
+          failures += 1;
+          this.#show({ online: false });
+          await pause(reconnectDelay(1006, failures, env.Math.random()));
+        }
+      }
+    }
+
+    #quiet() {
+      this.#stream?.close();
+      this.#stream = null;
+      this.#polling?.abort();
+      this.#polling = null;
+      env.clearTimeout(this.#timer);
+    }
+
+    #finish() {
+      this.#over = true;
+      this.#quiet();
+      this.#release();
+      delete this.#me.ticket;
+      remember(this.#me);
+    }
+
+    #fail(error) {
+      if (this.#over) return;
+      this.#finish();
+      this.#settle.reject(error);
+    }
+  }
 
   // --- One session ---------------------------------------------------------------------------
-  class Session {
-    #listeners = new Map();
+  class Session extends Emitter {
     #socket = null;
     #attempt = 0;
     #retry = null;
@@ -196,6 +476,7 @@ export function createClient({ env = globalThis, server = '' } = {}) {
     reconnects = 0;
 
     constructor(reply) {
+      super();
       this.reply = reply;
       this.id = reply.session_id;
       this.playerId = reply.player_id;
@@ -206,16 +487,6 @@ export function createClient({ env = globalThis, server = '' } = {}) {
       this.generation = reply.generation ?? 1;
       this.warning = null;
       this.#useToken(reply);
-    }
-
-    on(type, listener) {
-      const all = this.#listeners.get(type) ?? new Set();
-      this.#listeners.set(type, all.add(listener));
-      return () => all.delete(listener);
-    }
-
-    emit(type, value) {
-      for (const listener of this.#listeners.get(type) ?? []) listener(value);
     }
 
     /** False when there is no open game to send to. */
@@ -481,7 +752,7 @@ export function createClient({ env = globalThis, server = '' } = {}) {
 
   const { setActive, setInactive, updateActivity } = metrics;
   const gameMetrics = { setActive, setInactive: () => setInactive(), updateActivity, get sent() { return metrics.sent; } };
-  return { newGame, join, gameMetrics, identity: whoAmI };
+  return { newGame, join, findMatch, resumeMatch, gameMetrics, identity: whoAmI };
 }
 
-export const { newGame, join, gameMetrics, identity } = createClient();
+export const { newGame, join, findMatch, resumeMatch, gameMetrics, identity } = createClient();

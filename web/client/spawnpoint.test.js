@@ -126,9 +126,25 @@ describe('identity', () => {
     const copy = new FakeBrowser({ heldLocks: first.browser.heldLocks });
     copy.storage = new Map(stored);
     const wish = createClient({ env: copy }).identity();
-    await copy.pass(400);
+    await copy.pass(700);
+    assert.equal(copy.heldLocks.size, 1, 'a reload may be slow: no verdict yet');
+    await copy.pass(200);
     assert.notEqual((await wish).playerId, playerId);
     assert.match((await wish).playerId, /^guest-[0-9a-f]{24}$/);
+  });
+
+  it('a new identity is held however long the browser takes to give the lock', async () => {
+    const slow = new FakeBrowser();
+    const { request } = slow.navigator.locks;
+    slow.navigator.locks.request = async (name, options, callback) => {
+      await new Promise((done) => { slow.setTimeout(done, 10_000); });
+      options.signal?.throwIfAborted();
+      return request(name, options, callback);
+    };
+    const wish = createClient({ env: slow }).identity();
+    await slow.pass(11_000);
+    const { playerId } = await wish;
+    assert.deepEqual([...slow.heldLocks], [`spawnpoint.tab.${playerId.replace('guest-', '')}`]);
   });
 
   it('tells duplicates apart by a channel where there are no locks', async () => {
@@ -415,6 +431,294 @@ describe('the warning before a cull', () => {
     browser.on('POST', /\/extend$/, () => [200, { cull_at: null, cull_reason: null }]);
     await game.keepPlaying();
     assert.equal(browser.sentTo('/extend')[0].headers.Authorization, 'Bearer first');
+  });
+});
+
+describe('looking for a match', () => {
+  const queued = (over = {}) => ({
+    status: 'queued', ticket_id: 'T1', queue: 'spice', position: 2, estimate_s: 8, waited_s: 0, player_id: null, players: [],
+    token: 'lobby', token_expires_at: null, ...over,
+  });
+  const matched = (browser, over = {}) => ({
+    ...reply(browser, { phase: 'running', player_id: null }), status: 'matched', ticket_id: 'T1', queue: 'spice', ...over,
+  });
+
+  /** Somebody in line; `answers` is what each question after the ticket is told, a function of the request. */
+  async function looking(answers = () => [200, queued()], options) {
+    const { browser, client } = world(options);
+    const seen = [];
+    browser.on('POST', /\/api\/match\/join$/, (body) => [200, queued({ player_id: body.playerId })]);
+    browser.on('GET', /\/api\/match\/status\?/, (_, request) => answers(request));
+    browser.on('DELETE', /\/api\/match\/join$/, () => [200, { status: 'none' }]);
+    const ticket = await client.findMatch({ queue: 'spice' });
+    ticket.on('waiting', (state) => seen.push(state));
+    await browser.settle();
+    return { browser, client, ticket, seen, stream: browser.streams[0] };
+  }
+  const hello = { v: 1, id: '1', type: 'hello', resumed: false };
+  const outcome = (ticket) => ticket.game.then((game) => game, (error) => error);
+
+  it('joins the queue under its name and follows the lobby with the ticket token', async () => {
+    const { browser, client, ticket, stream } = await looking();
+    const { playerId } = await client.identity();
+    assert.deepEqual(browser.sentTo('/match/join')[0].body, { playerId, queue: 'spice' });
+    assert.equal(stream.url, `/api/events?player_id=${playerId}&token=lobby`);
+    assert.deepEqual([ticket.id, ticket.state], ['T1', { position: 2, estimate: 8, online: true }]);
+    await browser.pass(3000);
+    assert.equal(ticket.waited, 3000);
+  });
+
+  it('plays as a new game does once it is matched, and lets go of the stream first', async () => {
+    let answer = queued();
+    const { browser, client, ticket, seen, stream } = await looking(() => [200, answer]);
+    stream.say(hello);
+    stream.say({ v: 1, id: '2', type: 'queued', ticket_id: 'T1', position: 1, estimate_s: 3, waiting_for: 'players' });
+    assert.deepEqual(seen.at(-1), { position: 1, estimate: 3, online: true });
+    await browser.settle();
+    answer = matched(browser);
+    stream.say({ v: 1, id: '3', type: 'matched', ticket_id: 'T1', session_id: ID });
+    const game = await ticket.game;
+    assert.deepEqual([stream.open, game.id, browser.sockets.length], [false, ID, 1]);
+    assert.deepEqual(browser.sockets[0].protocols, ['spawnpoint.progress', 'spawnpoint.v1']);
+    browser.sockets[0].accept('spawnpoint.v1');
+    client.gameMetrics.setActive();
+    await browser.pass(60_000);
+    assert.equal(browser.sentTo('/heartbeat').length, 13);
+    assert.equal(await ticket.cancel(), false);
+    assert.equal(browser.sentTo('/match/join').length, 1, 'nothing is left to leave');
+    assert.equal(JSON.parse(browser.storage.get('spawnpoint.identity')).ticket, undefined);
+  });
+
+  it('is matched by the reply of joining itself', async () => {
+    const { browser, client } = world();
+    browser.on('POST', /\/match\/join$/, (body) => [200, matched(browser, { player_id: body.playerId })]);
+    const game = await (await client.findMatch()).game;
+    assert.deepEqual([game.id, browser.streams.length, browser.sentTo('/status').length], [ID, 0, 0]);
+  });
+
+  it('does not go back into a game of one\'s own if asked not to, but into a match', async () => {
+    for (const [players, gone] of [[['p'], `POST /api/match/${ID}/end`], [['p', 'q'], `DELETE /api/sessions/${ID}/players/p`]]) {
+      const { browser, client } = world();
+      const replies = [matched(browser, { ticket_id: null, player_id: 'p', players })];
+      browser.on('POST', /\/match\/join$/, () => [200, replies.shift() ?? queued()]);
+      for (const method of ['POST', 'DELETE']) browser.on(method, /\/(end|players\/p)$/, () => [200, { ended: true }]);
+      const ticket = await client.findMatch({ fresh: true });
+      assert.deepEqual(browser.requests.map(({ method, url }) => `${method} ${url}`).slice(0, 3),
+        ['POST /api/match/join', gone, 'POST /api/match/join']);
+      assert.equal(browser.requests[0].body.fresh, undefined);
+      assert.equal(browser.requests[1].headers.Authorization, 'Bearer first');
+      assert.equal(ticket.id, 'T1');
+    }
+    const { browser, client } = world();
+    browser.on('POST', /\/match\/join$/, () => [200, matched(browser)]);
+    await (await client.findMatch({ fresh: true })).game;
+    assert.equal(browser.requests.length, 1);
+  });
+
+  it('a match between joining and the stream is seen at its hello', async () => {
+    const { browser, ticket, stream } = await looking(() => [200, matched(browser)]);
+    stream.say(hello);
+    assert.equal((await ticket.game).id, ID);
+  });
+
+  it('asks once for several events, and again for what came while it asked', async () => {
+    const answers = [[200, queued()], [200, queued()]];
+    const { browser, ticket, stream } = await looking(() => answers.shift() ?? [200, matched(browser)]);
+    stream.say(hello);
+    for (const id of ['2', '3', '4', '5']) stream.say({ v: 1, id, type: 'phase', phase: 'starting' });
+    await browser.settle();
+    assert.equal(browser.sentTo('/status').length, 2);
+    stream.say({ v: 1, id: '6', type: 'matched', ticket_id: 'T1' });
+    assert.equal((await ticket.game).id, ID);
+    assert.equal(browser.sentTo('/status').length, 3);
+  });
+
+  it('asks with a held question once the stream fails', async () => {
+    const answers = [[200, queued({ position: 1 })]];
+    const { browser, ticket, seen, stream } = await looking(({ url }) => {
+      assert.match(url, /&queue=spice&wait=25$/);
+      return answers.shift() ?? [200, matched(browser)];
+    });
+    stream.fail();
+    await browser.settle();
+    assert.deepEqual([stream.open, seen.at(-1).position], [false, 1]);
+    assert.equal(browser.sentTo('/status')[0].headers.Authorization, 'Bearer lobby');
+    await browser.settle();
+    assert.equal(browser.sentTo('/status').length, 1, 'an answer that came at once is not asked for again at once');
+    await browser.pass(1000);
+    assert.equal((await ticket.game).id, ID);
+  });
+
+  it('asks so too when the stream says nothing, and without streams at all', async () => {
+    const held = await looking();
+    await held.browser.pass(4900);
+    assert.equal(held.browser.sentTo('/status').length, 0);
+    await held.browser.pass(200);
+    assert.deepEqual([held.stream.open, held.browser.sentTo('wait=25').length], [false, 1]);
+    const { browser, client } = world();
+    browser.EventSource = undefined;
+    browser.on('POST', /\/match\/join$/, () => [200, queued()]);
+    browser.on('GET', /\/status/, () => [200, matched(browser)]);
+    assert.equal((await (await client.findMatch()).game).id, ID);
+  });
+
+  it('no more than three tabs hold a connection, and its place goes to the next one', async () => {
+    const heldLocks = new Set();
+    const tabs = [];
+    for (let i = 0; i < 5; i += 1) tabs.push(await looking(undefined, { heldLocks }));
+    assert.deepEqual(tabs.map(({ browser }) => browser.streams.length), [1, 1, 1, 0, 0]);
+    const [fourth] = tabs.slice(3);
+    await fourth.browser.pass(10_000);
+    const asked = fourth.browser.sentTo('/status');
+    assert.deepEqual([asked.length, asked.filter(({ url }) => url.includes('wait')).length], [6, 0]);
+    await tabs[1].ticket.cancel();
+    const next = await looking(undefined, { heldLocks });
+    assert.equal(next.browser.streams.length, 1);
+    const without = await looking(undefined, { locks: false, heldLocks });
+    await without.browser.pass(500);
+    assert.equal(without.browser.streams.length, 1);
+  });
+
+  it('looks itself when a stream that spoke is silent, because a dead connection makes no sound', async () => {
+    const { browser, stream } = await looking();
+    stream.say(hello);
+    await browser.settle();
+    const before = browser.sentTo('/status').length;
+    await browser.pass(60_000);
+    assert.equal(browser.sentTo('/status').length - before, 3);
+    assert.equal(stream.open, true);
+  });
+
+  it('says that the server does not answer, goes on, and gives up after two minutes', async () => {
+    let down = true;
+    const answer = () => {
+      if (down) throw new TypeError('no network');
+      return [200, queued({ position: 1 })];
+    };
+    const first = await looking(answer);
+    first.stream.fail();
+    await first.browser.pass(30_000);
+    assert.equal(first.seen.at(-1).online, false);
+    down = false;
+    await first.browser.pass(9000);
+    assert.deepEqual(first.seen.at(-1), { position: 1, estimate: 8, online: true });
+    down = true;
+    const second = await looking(answer);
+    second.stream.fail();
+    await second.browser.pass(140_000);
+    assert.ok((await outcome(second.ticket)) instanceof TypeError);
+    const asked = second.browser.sentTo('/status').length;
+    assert.ok(asked > 10 && asked < 60, `${asked} questions in two minutes`);
+    await second.browser.pass(60_000);
+    assert.equal(second.browser.sentTo('/status').length, asked);
+  });
+
+  it('joins again when the server forgot the ticket, and says so when it keeps forgetting', async () => {
+    const answers = [[200, { status: 'none' }], [200, { status: 'lost', code: 'ticket_lost', detail: 'Join again.' }], [200, queued({ position: 1 })]];
+    const once = await looking(() => answers.shift() ?? [200, matched(once.browser)]);
+    once.stream.say(hello);
+    await once.browser.pass(5000);
+    assert.equal((await once.ticket.game).id, ID);
+    assert.equal(once.browser.sentTo('/match/join').length, 3);
+    const always = await looking(() => [200, { status: 'none' }]);
+    always.stream.say(hello);
+    await always.browser.pass(60_000);
+    assert.equal((await outcome(always.ticket)).code, 'lost');
+    assert.equal(always.browser.sentTo('/match/join').length, 4);
+  });
+
+  it('a ticket given up for a cause, and a refusal, are final', async () => {
+    const lost = { status: 'lost', code: 'start_failed', detail: 'The game server does not start.' };
+    const { stream, ticket, browser } = await looking(() => [200, lost]);
+    stream.say({ v: 1, id: '2', type: 'lost', ticket_id: 'T1' });
+    const error = await outcome(ticket);
+    assert.deepEqual([error.code, error.message], ['start_failed', 'The game server does not start.']);
+    await browser.pass(60_000);
+    assert.equal(browser.sentTo('/match/join').length, 1);
+    const refused = await looking(() => [403, { code: 'forbidden', title: 'no' }]);
+    refused.stream.fail();
+    assert.equal((await outcome(refused.ticket)).code, 'forbidden');
+    const full = world();
+    full.browser.on('POST', /\/match\/join$/, () => [503, { code: 'matchmaking_full', detail: 'Full.', retry_after: 5 }]);
+    await assert.rejects(full.client.findMatch(), ({ code, retryAfter }) => code === 'matchmaking_full' && retryAfter === 5);
+  });
+
+  it('a token that is too old is replaced by joining again', async () => {
+    const answers = [[401, { code: 'invalid_credentials' }]];
+    const { browser, ticket, stream } = await looking(({ headers }) => {
+      assert.equal(headers.Authorization, 'Bearer lobby');
+      return answers.shift() ?? [200, matched(browser)];
+    });
+    stream.fail();
+    await browser.pass(2000);
+    assert.equal((await ticket.game).id, ID);
+    assert.equal(browser.sentTo('/match/join').length, 2);
+  });
+
+  it('leaves on request, unless a match came first', async () => {
+    const { browser, ticket, stream, client } = await looking();
+    const { playerId } = await client.identity();
+    assert.equal(await ticket.cancel(), true);
+    const [, left] = browser.sentTo('/match/join');
+    assert.deepEqual([left.method, left.body, left.headers.Authorization], ['DELETE', { player_id: playerId, queue: 'spice' }, 'Bearer lobby']);
+    assert.deepEqual([stream.open, (await outcome(ticket)).code], [false, 'cancelled']);
+    await browser.pass(60_000);
+    assert.equal(browser.sentTo('/status').length, 0);
+    assert.equal(await client.resumeMatch(), null);
+
+    const late = await looking();
+    late.browser.on('DELETE', /\/match\/join$/, () => [200, matched(late.browser)]);
+    assert.equal(await late.ticket.cancel(), false);
+    assert.equal((await late.ticket.game).id, ID);
+  });
+
+  it('is found again after a reload, and nothing is asked where there was none', async () => {
+    const { browser } = await looking();
+    const reload = async (answer) => {
+      const next = new FakeBrowser();
+      next.time = browser.time;
+      next.storage = new Map(browser.storage);
+      next.on('GET', /\/match\/status\?/, () => answer(next));
+      const client = createClient({ env: next });
+      const ticket = await client.resumeMatch();
+      await next.settle();
+      return { next, client, ticket };
+    };
+    const again = await reload(() => [200, queued({ position: 1, waited_s: 12 })]);
+    assert.deepEqual([again.ticket.state.position, again.ticket.waited], [1, 12_000]);
+    assert.equal(again.next.sentTo('/status')[0].headers.Authorization, 'Bearer lobby');
+    assert.equal(again.next.streams.length, 1);
+    assert.equal((await (await reload((next) => [200, matched(next)])).ticket.game).id, ID);
+    const gone = await reload(() => [200, { status: 'none' }]);
+    assert.equal(gone.ticket, null);
+    assert.equal(await gone.client.resumeMatch(), null);
+    assert.equal(gone.next.requests.length, 1);
+    const restarting = await reload(() => { throw new TypeError('no network'); });
+    assert.equal(restarting.ticket.id, null);
+    restarting.next.streams[0].fail();
+    await restarting.next.settle();
+    assert.equal(restarting.ticket.state.online, false);
+  });
+
+  it('a guest waits under the name and the token the server gave', async () => {
+    const { browser, client } = world();
+    browser.on('POST', /\/match\/join$/, (body) => (body.playerId
+      ? [401, { code: 'unauthenticated', title: 'who?' }]
+      : [200, queued({ player_id: 'guest-minted', token: 'g1' })]));
+    const tokens = ['g2'];
+    browser.on('GET', /\/status/, () => [200, tokens.length > 0
+      ? queued({ player_id: 'guest-minted', token: tokens.shift() }) : matched(browser, { player_id: 'guest-minted', token: 'g3' })]);
+    const bearer = () => JSON.parse(browser.storage.get('spawnpoint.identity')).bearer;
+    const ticket = await client.findMatch();
+    await browser.settle();
+    assert.equal(browser.streams[0].url, '/api/events?player_id=guest-minted&token=g1');
+    assert.equal(bearer(), 'g1');
+    browser.streams[0].say(hello);
+    await browser.settle();
+    assert.equal(bearer(), 'g2', 'a younger token replaces it');
+    browser.streams[0].say({ v: 1, id: '2', type: 'matched', ticket_id: 'T1' });
+    assert.equal((await ticket.game).playerId, 'guest-minted');
+    assert.equal(bearer(), 'g3');
   });
 });
 

@@ -1,14 +1,16 @@
 // The page: from the title screen through a session to the end, and all that can go wrong between.
-// No heartbeat and no session before Space (or a tap); no event stream while playing (a browser
-// opens only six connections to one host, and a party of tabs would use them up).
+// No heartbeat and no session before Space (or a tap); an event stream while waiting for a match and
+// none while playing (a browser opens only six connections to one host, and a party of tabs would use
+// them up).
 
-import { newGame, join, gameMetrics, identity } from '/client/spawnpoint.js';
+import { newGame, join, findMatch, resumeMatch, gameMetrics } from '/client/spawnpoint.js';
 import * as attract from '/play/attract.js';
 import { Input } from '/play/input.js';
 import { HUES, Renderer } from '/play/render.js';
 import { Sound } from '/play/sound.js';
 import { STATUS, View } from '/play/view.js';
-import { endWords, phaseWords, refusalWords, warningWords } from '/play/words.js';
+import { Waiting } from '/play/waiting.js';
+import { endWords, noMatchWords, phaseWords, refusalWords, warningWords } from '/play/words.js';
 
 const PING_EVERY_MS = 1000;
 const $ = (id) => document.getElementById(id);
@@ -20,9 +22,12 @@ let invitation = link.get('join') ? { session: link.get('join'), code: link.get(
 const view = new View();
 const renderer = new Renderer($('stage'));
 const sound = new Sound();
+const waiting = new Waiting(document);
 let game = null; // the session
+let search = null; // for a match: {ticket}, the ticket null until there is one
+let matched = false; // the game was found by the queue
 let myId = null;
-let screen = 'title'; // title | starting | playing | over | error
+let screen = 'title'; // title | waiting | starting | playing | over | error
 let entered = false; // took part in the round on screen
 let wantStart = false; // send `start` as soon as the game listens
 let askedAt = 0;
@@ -32,7 +37,7 @@ let lastPing = 0;
 
 // Counters for tests and for the curious; nothing in the page reads them.
 const report = {
-  sessionId: null, playerId: null, phase: 'title', reconnects: 0, generation: 0, framesReceived: 0,
+  sessionId: null, playerId: null, ticketId: null, position: null, phase: 'title', reconnects: 0, generation: 0, framesReceived: 0,
   me: { id: null, x: 0, y: 0, score: 0, best: 0, lives: 0, status: 0 }, players: {}, arena: 'lobby', latency: null, closed: null,
   get heartbeats() { return gameMetrics.sent; },
   get screen() { return screen; },
@@ -43,7 +48,7 @@ window.__spawnpoint = report;
 function show(next) {
   screen = next;
   document.body.dataset.screen = next;
-  for (const id of ['starting', 'over', 'error']) $(id).hidden = id !== next;
+  for (const id of ['waiting', 'starting', 'over', 'error']) $(id).hidden = id !== next;
   if (next !== 'playing') input.release();
   document.activeElement?.blur();
 }
@@ -69,9 +74,9 @@ function fail([title, text], code, action, label) {
 }
 
 // --- starting ----------------------------------------------------------------------------------
-async function begin(ask, joining) {
-  if (screen === 'starting') return;
-  sound.unlock();
+const busy = () => screen === 'starting' || screen === 'waiting';
+
+function starting(text) {
   show('starting');
   report.phase = 'starting';
   report.closed = null;
@@ -80,7 +85,14 @@ async function begin(ask, joining) {
   entered = false;
   myId = null;
   view.reset();
-  $('starting-text').textContent = joining ? 'Joining your friend…' : phaseWords({});
+  $('starting-text').textContent = text;
+}
+
+async function begin(ask, joining) {
+  if (busy()) return;
+  sound.unlock();
+  matched = false;
+  starting(joining ? 'Joining your friend…' : phaseWords({}));
   try {
     adopt(await ask(), joining);
   } catch (error) {
@@ -89,9 +101,15 @@ async function begin(ask, joining) {
   }
 }
 
-const startOwn = (options) => {
+function forgetInvitation() {
+  if (!invitation) return;
   invitation = null;
-  history.replaceState(null, '', location.pathname); // a reload must not join the old game again
+  for (const name of ['join', 'invite']) link.delete(name);
+  history.replaceState(null, '', `${location.pathname}${link.size > 0 ? `?${link}` : ''}`); // a reload must not join the old game again
+}
+
+const startOwn = (options) => {
+  forgetInvitation();
   return begin(() => newGame(withFleet(options)), false);
 };
 const withFleet = (options = {}) => (link.get('fleet') ? { fleet: link.get('fleet'), ...options } : options);
@@ -100,6 +118,73 @@ function restart() {
   return begin(() => newGame(withFleet()), false);
 }
 
+// --- the match queue ------------------------------------------------------------------------------
+// A queue has its fleet's name unless it was given another.
+const queueOf = () => link.get('queue') ?? link.get('fleet');
+const queueUp = () => findMatch({ fresh: true, ...(queueOf() && { queue: queueOf() }) });
+
+function startMatch() {
+  if (busy()) return;
+  sound.unlock();
+  forgetInvitation();
+  wait(queueUp());
+}
+
+/** Waits on screen for the match of a ticket that is being asked for. */
+async function wait(asked) {
+  const mine = { ticket: null };
+  search = mine;
+  show('waiting');
+  Object.assign(report, { phase: 'waiting', ticketId: null, position: null });
+  $('waiting-cancel').disabled = false;
+  waiting.open(seconds());
+  try {
+    mine.ticket = await asked;
+    if (search !== mine) return withdraw(mine.ticket);
+    const tell = () => {
+      const { id, state, waited } = mine.ticket;
+      Object.assign(report, { ticketId: id, position: state.position });
+      waiting.take(state, waited, seconds());
+    };
+    mine.ticket.on('waiting', tell);
+    tell();
+    const session = await mine.ticket.game;
+    if (search !== mine) return session.leave();
+    search = null;
+    matched = true;
+    sound.play('start');
+    starting('Match found: entering the desert…');
+    adopt(session, false);
+  } catch (error) {
+    if (search === mine && error.code !== 'cancelled') fail(noMatchWords(error), error.code, startMatch, 'Try again');
+  }
+}
+
+/** Leaves the queue; a game that came too soon to be stopped is left as well. */
+async function withdraw(ticket) {
+  if (ticket && !(await ticket.cancel())) (await ticket.game).leave();
+}
+
+async function cancelSearch() {
+  if ($('waiting-cancel').disabled) return;
+  $('waiting-cancel').disabled = true;
+  const { ticket } = search;
+  if (ticket && !(await ticket.cancel())) return; // there is a match: `wait` goes on with it
+  search = null;
+  Object.assign(report, { phase: 'title', ticketId: null, position: null });
+  show('title');
+  $('find-match').focus();
+}
+
+/** After a reload: back to the ticket this tab had. */
+async function resume() {
+  const ticket = await resumeMatch();
+  if (!ticket) return;
+  if (screen === 'title') wait(ticket);
+  else withdraw(ticket);
+}
+
+// --- one game ---------------------------------------------------------------------------------------
 function adopt(session, joining) {
   game = session;
   Object.assign(report, { sessionId: session.id, playerId: session.playerId, reconnects: 0, generation: session.generation });
@@ -140,7 +225,8 @@ function closed({ code, reason }) {
     fail(endWords(code, reason), reason, restart, 'Play here instead');
     return;
   }
-  fail(endWords(code, reason), reason || String(code), () => startOwn(), 'New game');
+  const [next, label] = matched ? [startMatch, 'Find another match'] : [() => startOwn(), 'New game'];
+  fail(endWords(code, reason), reason || String(code), next, label);
 }
 
 // --- the game's frames --------------------------------------------------------------------------
@@ -375,6 +461,8 @@ function toggleMute() {
 $('play').addEventListener('click', restart);
 // The old game is ended (or left, when others are in it) and a new one made.
 $('new-game').addEventListener('click', () => startOwn({ fresh: true }));
+$('find-match').addEventListener('click', startMatch);
+$('waiting-cancel').addEventListener('click', cancelSearch);
 $('again').addEventListener('click', playAgain);
 $('error-action').addEventListener('click', () => retryError?.());
 $('keep-playing').addEventListener('click', keepPlaying);
@@ -399,47 +487,22 @@ $('copy-link').addEventListener('click', async () => {
   toast('Link copied', 'good');
 });
 window.addEventListener('keydown', (event) => {
-  if (event.code === 'Escape') $('share').hidden = true;
+  if (event.code !== 'Escape') return;
+  $('share').hidden = true;
+  if (screen === 'waiting') cancelSearch();
 });
 // A tap anywhere on the title's desert starts, as the button says.
 $('stage').addEventListener('click', () => { if (screen === 'title') restart(); });
-
-// --- the match queue, where the server has one ------------------------------------------------------
-async function findMatch() {
-  const { playerId, bearer } = await identity();
-  const headers = { 'Content-Type': 'application/json', ...(bearer ? { Authorization: `Bearer ${bearer}` } : {}) };
-  const call = async (path, init) => {
-    const response = await fetch(path, { credentials: 'omit', headers, ...init });
-    const body = await response.json();
-    if (!response.ok) throw Object.assign(new Error(body.detail ?? body.title), { status: response.status, code: body.code });
-    return body;
-  };
-  let ticket = await call('/api/match/join', { method: 'POST', body: JSON.stringify(withFleet({ player_id: playerId })) });
-  while (ticket.status === 'queued') {
-    $('starting-text').textContent = ticket.position ? `Looking for players… number ${ticket.position} in line` : 'Looking for players…';
-    ticket = await call(`/api/match/status?player_id=${encodeURIComponent(playerId)}&wait=25`);
-  }
-  if (ticket.status !== 'matched') throw Object.assign(new Error('The queue lost your place; try again.'), { status: 409 });
-  return join(ticket.session_id);
-}
-
-async function offerMatch() {
-  const { playerId } = await identity();
-  try {
-    const response = await fetch(`/api/match/status?player_id=${encodeURIComponent(playerId)}`, { credentials: 'omit' });
-    $('find-match').hidden = response.status === 404;
-  } catch { /* no server, no queue */ }
-}
-$('find-match').addEventListener('click', () => begin(findMatch, false));
 
 // --- every frame ----------------------------------------------------------------------------------
 function frame() {
   const at = seconds();
   if (screen === 'playing') steer();
   if (warned && !$('warning').hidden) countDown(at);
+  if (screen === 'waiting') waiting.draw(at);
   if (screen === 'starting') $('starting-time').textContent = `${(at - askedAt).toFixed(1)} s`;
   const reach = report.latency === null ? '' : ` · ${report.latency} ms`;
-  const net = game && screen !== 'title' && screen !== 'error' ? `${game.phase}${reach}` : '';
+  const net = game && !['title', 'waiting', 'error'].includes(screen) ? `${game.phase}${reach}` : '';
   if ($('net').textContent !== net) $('net').textContent = net;
   if (view.hello) renderer.draw(view.sample(at, myId), view.hello, view.names, myId, at);
   else renderer.draw(attract.scene(at), attract.hello, attract.names, null, at);
@@ -448,5 +511,5 @@ function frame() {
 
 $('joining').hidden = invitation === null;
 if (matchMedia('(pointer: coarse)').matches) document.body.classList.add('touch');
-offerMatch();
+resume();
 requestAnimationFrame(frame);

@@ -21,6 +21,12 @@ const REFUSALS = {
   invite_required: 'This game needs an invitation; ask for the full link.',
 };
 
+const NO_MATCH = {
+  matchmaking_full: ['The queue is full', 'Too many players are waiting.'],
+  lobby_unavailable: ['No matches just now', 'The queue cannot be reached.'],
+  lost: ['Lost your place', 'The queue lost you several times; the server may be starting anew.'],
+};
+
 /** [title, sentence] for a final close. */
 export function endWords(code, reason) {
   if (reason === 'unreachable') return ['Connection lost', 'The game could not be reached any more.'];
@@ -38,6 +44,36 @@ export function refusalWords(error, joining) {
   const words = REFUSALS[error.code];
   if (joining && !words && [401, 403].includes(error.status)) return ENDS[4403];
   return ['That did not work', words ?? error.message];
+}
+
+/** [title, sentence] for a search for a match that came to nothing. */
+export function noMatchWords(error) {
+  const words = NO_MATCH[error.code];
+  if (!words) return refusalWords(error, false);
+  return error.retryAfter ? [words[0], `${words[1]} Try again in ${Math.ceil(error.retryAfter)} s.`] : words;
+}
+
+/** Minutes and seconds, `1:05`. */
+export function clockWords(ms) {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
+}
+
+/** How long it may still take, coarser the longer: a guess to the second would only be wrong more often. */
+export function estimateWords(seconds) {
+  if (seconds === null) return '–';
+  if (seconds < 2) return 'soon'; // or any moment since: a guess that has run out promises nothing
+  if (seconds <= 10) return `${Math.round(seconds)} s`;
+  if (seconds <= 55) return `${Math.ceil(seconds / 5) * 5} s`;
+  return `${Math.ceil(seconds / 60)} min`;
+}
+
+/** The sentence of somebody who waits for a match. */
+export function placeWords({ position, online }) {
+  if (!online) return 'The server is away; still trying.';
+  if (position === null) return 'Getting in line.';
+  if (position === 1) return 'You are first in line.';
+  return position === 2 ? 'One is ahead of you.' : `${position - 1} are ahead of you.`;
 }
 
 /** What the start of a game is doing. */
