@@ -9,8 +9,12 @@ import { Window } from '../lib/window.js';
 const TABS = 10;
 const HIDDEN_BEATS = 2; // heartbeats a hidden tab must still send
 
+const PARTY = 7; // one more than the connections that a browser opens to one host
+
 let up;
-before(async () => { up = await startUp({ fleets: { spice: 'warm = 2' } }); });
+before(async () => {
+  up = await startUp({ fleets: { spice: 'warm = 2' }, queues: { spice: `session_size = ${PARTY}\nflush_wait = "5m"` } });
+});
 after(() => up?.stop());
 
 /** A window of its own, closed after it, with nothing gone wrong in its tabs. */
@@ -82,6 +86,25 @@ inWindow('a duplicated tab is another player', async ({ window, open }) => {
   await first.show();
   await first.until('and plays on', ({ framesReceived, closed }) => framesReceived > state.framesReceived && closed === null);
   assert.equal((await up.sessions()).length, 2);
+});
+
+inWindow('more tabs of one browser than it opens connections find each other', async ({ open }) => {
+  const tabs = [];
+  for (let i = 1; i <= PARTY; i += 1) {
+    const tab = await open();
+    tabs.push(tab);
+    await tab.show();
+    await tab.evaluate('document.getElementById("find-match").click()');
+    const inLine = ({ screen, position }) => screen === 'waiting' && position === i;
+    if (i < PARTY) await tab.until(`tab ${i} is in line`, inLine, { hopeless: ({ screen }) => screen === 'error', within: 20_000 });
+  }
+  const playing = ({ screen, sessionId }) => screen === 'playing' && sessionId !== null;
+  const states = await Promise.all(tabs.map((tab, i) =>
+    tab.until(`tab ${i + 1} plays`, playing, { hopeless: ({ screen }) => screen === 'error', within: 30_000 })));
+  const [session, ...others] = await up.sessions();
+  assert.deepEqual(others, []);
+  assert.deepEqual(new Set(states.map(({ sessionId }) => sessionId)), new Set([session.session_id]));
+  assert.deepEqual(session.players.map(({ player_id }) => player_id).sort(), states.map(({ playerId }) => playerId).sort());
 });
 
 inWindow('coming back to the tab says so within a second', async ({ open }) => {
