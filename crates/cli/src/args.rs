@@ -168,6 +168,7 @@ pub(crate) struct UpArgs {
 Examples:
   spawnpoint run -- python3 server.py                 the server listens on the port in PORT
   spawnpoint run -- ./server --port '$(PORT)'         or is given it as an argument
+  spawnpoint run --protocol tcp -- ./server           players get a port that waits for the server: nc HOST PORT
   spawnpoint run --protocol udp -- ./server           players get the server's own port
   spawnpoint run --host 0.0.0.0 --guests -- ./server  for others on the same network
 
@@ -200,7 +201,7 @@ pub(crate) enum SpokenProtocol {
     Websocket,
     /// HTTP.
     Http,
-    /// Raw TCP, at the instance's own port.
+    /// Raw TCP, at a port of the session's.
     Tcp,
     /// UDP, at the instance's own port.
     Udp,

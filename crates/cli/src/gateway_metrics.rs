@@ -8,7 +8,7 @@ use spawnpoint_gateway::Metrics;
 /// The text, one family after another.
 pub(crate) fn render(m: &Metrics) -> String {
     let mut out = String::new();
-    let gauges: [(&str, &str, u64); 10] = [
+    let gauges: [(&str, &str, u64); 11] = [
         (
             "connections",
             "Open connections of all kinds.",
@@ -34,6 +34,11 @@ pub(crate) fn render(m: &Metrics) -> String {
             "progress",
             "Connections that are told progress.",
             m.progress,
+        ),
+        (
+            "tcp_sessions",
+            "TCP sessions that are listened for.",
+            m.tcp_sessions,
         ),
         ("routes", "Routes in the table.", m.routes),
         (

@@ -109,6 +109,8 @@ pub struct GatewayConfig {
     pub dial_limit: Duration,
     /// A client has this long to send a whole request head; also how long an unused connection is kept.
     pub header_timeout: Duration,
+    /// The line by which a TCP player says who they are is complete within this time.
+    pub token_limit: Duration,
     /// A progress frame goes out at least this often, so that nothing on the way thinks the connection dead.
     pub progress_period: Duration,
     /// Connections of all kinds.
@@ -139,6 +141,7 @@ impl Default for GatewayConfig {
             park: spawnpoint_core::limits::MAX_PARK,
             dial_limit: Duration::from_secs(5),
             header_timeout: HEADER_TIMEOUT,
+            token_limit: crate::tcp::TOKEN_LIMIT,
             progress_period: PROGRESS_PERIOD,
             max_connections: 100_000,
             max_per_address: 512,

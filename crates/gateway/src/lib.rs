@@ -181,10 +181,15 @@ impl Gateway {
     /// What was counted so far.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        self.inner
+        let inner = &self.inner;
+        let counted = inner
             .table
             .counters
-            .snapshot(self.inner.table.routes(), self.inner.pool.len())
+            .snapshot(inner.table.routes(), inner.pool.len());
+        Metrics {
+            tcp_sessions: inner.tcp.as_ref().map_or(0, |t| t.len() as u64),
+            ..counted
+        }
     }
 
     /// How this run names itself in reports.

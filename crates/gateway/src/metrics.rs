@@ -21,6 +21,8 @@ pub struct Metrics {
     pub parked: u64,
     /// Gauge: connections that are told progress.
     pub progress: u64,
+    /// Gauge: TCP sessions that are listened for.
+    pub tcp_sessions: u64,
     /// Gauge: routes in the table.
     pub routes: u64,
     /// Gauge: whether the stream of routes is open.
@@ -155,6 +157,7 @@ impl Counters {
             idle_game_connections: idle as u64,
             parked: self.parked.get(),
             progress: self.progress.get(),
+            tcp_sessions: 0,
             routes: routes as u64,
             link_up: self.link_up.get() != 0,
             buffered_bytes: bytes(&self.buffered),

@@ -56,15 +56,15 @@ pub enum TcpPortError {
 
 /// The gateway that listens for TCP sessions, as the server sees it.
 pub trait TcpPorts: Send + Sync + 'static {
-    /// Listens for a session, at exactly `wanted` if that can be had, and returns the port. Who connects from then on is kept waiting
-    /// until the session's route says where to. Asking again for the same session returns the port it has.
+    /// Listens for a session, at exactly this port or at any of the range, and returns the port. Who connects from then on is kept
+    /// waiting until the session's route says where to. Asking again for the same session returns the port it has.
     ///
     /// # Errors
-    /// When there is no port: the session then waits, as it would for any other resource.
+    /// When it cannot be had (for a range: none can); nothing is open then.
     fn open(
         &self,
         session: SessionId,
-        wanted: Option<u16>,
+        exactly: Option<u16>,
         terms: TcpTerms,
     ) -> Result<u16, TcpPortError>;
 

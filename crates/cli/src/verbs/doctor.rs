@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 use spawnpoint_core::Clock;
+use spawnpoint_runtime::Protocol;
 use spawnpoint_runtime::clock::SystemClock;
 use spawnpoint_runtime::process::{LimitSupport, limits_available};
 use spawnpoint_server::Config;
-use spawnpoint_server::config::{FleetConfig, Setting};
+use spawnpoint_server::config::{Expose, FleetConfig, Setting};
 
 use crate::args::{DoctorArgs, Global};
 use crate::client::Client;
@@ -128,7 +129,18 @@ fn about_config(config: &Config, checks: &mut Vec<Check>) {
     ] {
         checks.push(port(addresses, flag, holder));
     }
-    checks.push(instance_ports(server.instance_ports));
+    checks.push(ports(
+        "instance ports",
+        "server.instance_ports",
+        server.instance_ports,
+    ));
+    if config
+        .fleets
+        .iter()
+        .any(|f| f.template.protocol == Protocol::Tcp && f.expose == Expose::Gateway)
+    {
+        checks.push(ports("TCP ports", "server.tcp_ports", server.tcp_ports));
+    }
     checks.push(access(config));
 }
 
@@ -271,8 +283,7 @@ fn port(addresses: &[SocketAddr], flag: &'static str, holder: Option<u32>) -> Ch
     ok("port", format!("{shown} free"))
 }
 
-fn instance_ports((first, last): (u16, u16)) -> Check {
-    let name = "instance ports";
+fn ports(name: &'static str, key: &str, (first, last): (u16, u16)) -> Check {
     let ephemeral = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
         .and_then(|t| {
@@ -285,7 +296,7 @@ fn instance_ports((first, last): (u16, u16)) -> Check {
             format!(
                 "{first}-{last} overlaps the system's own range for outgoing connections, {from}-{to}"
             ),
-            "set server.instance_ports outside of it: a game's port may be taken when it is needed",
+            format!("set {key} outside of it: a port may be taken when it is needed"),
         ),
         _ => ok(name, format!("{first}-{last}")),
     }

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use serde_json::{Value, json};
 use spawnpoint_wire::api::Connection;
+use spawnpoint_wire::tcp::TOKEN_LINE;
 use ureq::http::Method;
 
 use super::read;
@@ -74,6 +75,7 @@ pub(crate) fn describe(c: &Connection) -> String {
         ("state", state),
         ("url", url),
         ("address", dial),
+        ("first line", token_line(c)),
         ("share", c.share_url.clone().unwrap_or_default()),
         (
             "start",
@@ -86,9 +88,48 @@ pub(crate) fn describe(c: &Connection) -> String {
     highlighting("url", &rows)
 }
 
+/// How a connection from another machine to a TCP game begins; nothing for other games, and on this machine.
+fn token_line(c: &Connection) -> String {
+    let host = c.connect_host.as_deref().unwrap_or_default();
+    let here = host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
+    match &c.token {
+        Some(token) if c.protocol == "tcp" && !here && c.connect_port.is_some() => {
+            format!("{TOKEN_LINE}{token}")
+        }
+        _ => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tcp_game_is_played_with_nc() {
+        let connection = |host: &str| -> Connection {
+            serde_json::from_value(json!({
+                "session_id": "s", "fleet": "f", "phase": "starting", "ready": false, "generation": 1, "wsUrl": null,
+                "url": format!("tcp://{host}:25001"), "protocol": "tcp", "players": [], "created_at": "", "share_url": null, "connect_host": host, "connect_port": 25001,
+                "token": "v4.public.x", "token_expires_at": null, "player_id": "p", "queue": null, "cull_at": null,
+                "cull_reason": null, "receipt": null
+            }))
+            .unwrap()
+        };
+        for (host, asked) in [
+            ("localhost", false),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("192.168.1.7", true),
+            ("games.example.com", true),
+        ] {
+            let text = describe(&connection(host));
+            assert!(text.contains(&format!("nc {host} 25001")), "{text}");
+            assert_eq!(text.contains("SPAWNPOINT v4.public.x"), asked, "{text}");
+        }
+    }
 
     #[test]
     fn every_call_is_somebody_new_unless_named() {

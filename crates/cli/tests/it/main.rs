@@ -4,4 +4,5 @@
 mod life;
 mod line;
 mod run;
+mod tcp;
 mod world;

@@ -31,20 +31,27 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
     panic!("waited in vain: {what}");
 }
 
-/// The bundled game, built if this test run did not build it.
+/// The bundled games, built if this test run did not build them.
 pub(crate) fn spice() -> &'static Path {
     static SPICE: OnceLock<PathBuf> = OnceLock::new();
-    SPICE.get_or_init(|| {
-        let beside = Path::new(env!("CARGO_BIN_EXE_spawnpoint")).with_file_name("spice");
-        // Cargo builds binaries of this package only, and knows itself whether there is anything to do.
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "-p", "spice"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .unwrap();
-        assert!(built.success() && beside.is_file(), "cargo build -p spice");
-        beside
-    })
+    SPICE.get_or_init(|| bundled("spice"))
+}
+
+pub(crate) fn arena() -> &'static Path {
+    static ARENA: OnceLock<PathBuf> = OnceLock::new();
+    ARENA.get_or_init(|| bundled("arena-tcp"))
+}
+
+fn bundled(game: &str) -> PathBuf {
+    let beside = Path::new(env!("CARGO_BIN_EXE_spawnpoint")).with_file_name(game);
+    // Cargo builds binaries of this package only, and knows itself whether there is anything to do.
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "-p", game])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(built.success() && beside.is_file(), "cargo build -p {game}");
+    beside
 }
 
 /// A directory with a `spawnpoint.toml`, and the environment of a fresh user.

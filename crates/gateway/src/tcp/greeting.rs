@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::preamble::{Preamble, Said};
 use super::relay::TcpRelay;
 use super::sniff::{Heard, Sniff, authorise, hear};
-use super::{DISCARD_LIMIT, TCP_PARK, TOKEN_HOLD, TOKEN_LIMIT, TOKEN_PAUSE, error_line, proxy};
+use super::{DISCARD_LIMIT, TCP_PARK, TOKEN_HOLD, TOKEN_PAUSE, error_line, proxy};
 use crate::config::{CLIENT_WRITE, HALF_CLOSED, LINGER, WATCH_PERIOD};
 use crate::connect::{Dial, connect, refusal_for};
 use crate::decide::{Refusal, Use};
@@ -186,10 +186,10 @@ async fn introduce(
     let mut said = Said::Nothing;
     loop {
         let limit = match said {
-            _ if must => TOKEN_LIMIT,
+            _ if must => inner.config.token_limit,
             Said::Nothing => TOKEN_PAUSE,
             Said::Perhaps => TOKEN_HOLD,
-            _ => TOKEN_LIMIT,
+            _ => inner.config.token_limit,
         };
         let heard = timeout_at(since + limit, hear(&mut preamble, client)).await;
         let ended = matches!(heard, Ok(Heard::End));
@@ -256,7 +256,8 @@ async fn wait(
             }
             heard = hearing, if open => heard,
             () = sleep(WATCH_PERIOD) => {
-                look(client, introduction, begun, &mut ended_at).await?;
+                look(client, &mut ended_at).await?;
+                give_up(inner, introduction, begun)?;
                 continue;
             }
         };
@@ -288,28 +289,27 @@ async fn wait(
     }
 }
 
-/// Looks after somebody who waits: are they there, and do they go on with what they began to say.
-async fn look(
-    client: &TcpStream,
-    introduction: &mut Introduction,
-    begun: Instant,
-    ended_at: &mut Option<Instant>,
-) -> Result<(), Turned> {
+/// Looks whether somebody who waits is still there.
+async fn look(client: &TcpStream, ended_at: &mut Option<Instant>) -> Result<(), Turned> {
     match poll_fn(|cx| std::task::Poll::Ready(ended(client, cx))).await {
-        Ended::Both => return Err(Turned::Gone),
+        Ended::Both => Err(Turned::Gone),
         // Perhaps it only has nothing more to say, perhaps it is gone: that cannot be told from here.
         Ended::Reading if ended_at.get_or_insert_with(Instant::now).elapsed() >= HALF_CLOSED => {
-            return Err(Turned::Gone);
+            Err(Turned::Gone)
         }
-        Ended::Reading | Ended::No => {}
+        Ended::Reading | Ended::No => Ok(()),
     }
+}
+
+/// Waits no more for the rest of what somebody began to say.
+fn give_up(inner: &Inner, introduction: &mut Introduction, begun: Instant) -> Result<(), Refusal> {
     match &mut introduction.open {
         Some((preamble, Said::Perhaps)) if begun.elapsed() >= TOKEN_HOLD => {
             introduction.early = preamble.take();
             introduction.open = None;
         }
-        Some((_, Said::Begun)) if begun.elapsed() >= TOKEN_LIMIT => {
-            return Err(Refusal::NoToken.into());
+        Some((_, Said::Begun)) if begun.elapsed() >= inner.config.token_limit => {
+            return Err(Refusal::NoToken);
         }
         _ => {}
     }

@@ -31,7 +31,8 @@ use ports::{Listening, TcpListeners};
 pub const TOKEN_PAUSE: Duration = Duration::from_millis(20);
 /// Something that may be the first letters of a token line is held this long, then it is the game's: a line is written in one go.
 pub const TOKEN_HOLD: Duration = Duration::from_secs(1);
-/// A token line is complete within this time from the connection (or its first byte): long enough to paste it by hand.
+/// Default of [`GatewayConfig::token_limit`](crate::GatewayConfig::token_limit), from the connection or the line's first byte: long
+/// enough to paste it by hand.
 pub const TOKEN_LIMIT: Duration = Duration::from_secs(10);
 /// A connection waits for its game at most this long: as long as one that is told progress.
 pub const TCP_PARK: Duration = crate::config::MAX_PROGRESS;

@@ -130,6 +130,56 @@ impl TcpListeners {
         }
     }
 
+    fn bind_exactly(
+        &self,
+        table: &mut PortTable<SessionId>,
+        session: SessionId,
+        port: u16,
+    ) -> Result<(u16, Vec<std::net::TcpListener>), TcpPortError> {
+        let taken = TcpPortError::Exhausted {
+            from: port,
+            to: port,
+        };
+        if !table.take(port, session) {
+            return Err(taken);
+        }
+        let bound = self.bind(port);
+        if !matches!(bound, Ok(Some(_))) {
+            table.release(port, session, false, self.clock.now());
+        }
+        match bound {
+            Ok(Some(sockets)) => Ok((port, sockets)),
+            Ok(None) => Err(taken),
+            Err(e) => Err(TcpPortError::Socket(e)),
+        }
+    }
+
+    fn bind_any(
+        &self,
+        table: &mut PortTable<SessionId>,
+        session: SessionId,
+    ) -> Result<(u16, Vec<std::net::TcpListener>), TcpPortError> {
+        let now = self.clock.now();
+        let (from, to) = table.range();
+        let mut outcome = None;
+        let port = table.allocate(session, now, |port| match self.bind(port) {
+            Ok(None) => false,
+            // Where the machine gives no socket no other port would do better.
+            done => {
+                outcome = Some(done);
+                true
+            }
+        });
+        match (port, outcome) {
+            (Some(port), Some(Ok(Some(sockets)))) => Ok((port, sockets)),
+            (Some(port), Some(Err(e))) => {
+                table.release(port, session, false, now);
+                Err(TcpPortError::Socket(e))
+            }
+            _ => Err(TcpPortError::Exhausted { from, to }),
+        }
+    }
+
     /// Listens on every address at this port. `None`: another program has it.
     fn bind(&self, port: u16) -> io::Result<Option<Vec<std::net::TcpListener>>> {
         let has_v4 = self.config.addresses.iter().any(IpAddr::is_ipv4);
@@ -174,7 +224,7 @@ impl TcpPorts for TcpListeners {
     fn open(
         &self,
         session: SessionId,
-        wanted: Option<u16>,
+        exactly: Option<u16>,
         terms: TcpTerms,
     ) -> Result<u16, TcpPortError> {
         let mut guard = lock(&self.state);
@@ -182,45 +232,9 @@ impl TcpPorts for TcpListeners {
         if let Some(open) = state.open.get(&session) {
             return Ok(open.port);
         }
-        let now = self.clock.now();
-        let mut found: Option<(u16, Vec<std::net::TcpListener>)> = None;
-        if let Some(port) = wanted
-            && state.table.take(port, session)
-        {
-            match self.bind(port) {
-                Ok(Some(sockets)) => found = Some((port, sockets)),
-                Ok(None) => state.table.release(port, session, false, now),
-                Err(e) => {
-                    state.table.release(port, session, false, now);
-                    return Err(TcpPortError::Socket(e));
-                }
-            }
-        }
-        if found.is_none() {
-            let mut failed = None;
-            let mut sockets = None;
-            let port = state
-                .table
-                .allocate(session, now, |port| match self.bind(port) {
-                    Ok(bound) => {
-                        sockets = bound;
-                        sockets.is_some()
-                    }
-                    // No other port would do better.
-                    Err(e) => {
-                        failed = Some(e);
-                        true
-                    }
-                });
-            if let (Some(e), Some(port)) = (failed, port) {
-                state.table.release(port, session, false, now);
-                return Err(TcpPortError::Socket(e));
-            }
-            found = port.zip(sockets);
-        }
-        let Some((port, sockets)) = found else {
-            let (from, to) = state.table.range();
-            return Err(TcpPortError::Exhausted { from, to });
+        let (port, sockets) = match exactly {
+            Some(port) => self.bind_exactly(&mut state.table, session, port)?,
+            None => self.bind_any(&mut state.table, session)?,
         };
         let closed = CancellationToken::new();
         state.open.insert(

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::preamble::Said;
 use super::sniff::{Heard, Sniff, authorise, poll_hear};
-use super::{TCP_HALF_CLOSED, TOKEN_HOLD, TOKEN_LIMIT, error_line};
+use super::{TCP_HALF_CLOSED, TOKEN_HOLD, error_line};
 use crate::config::{CLOSE_LIMIT, HALF_CLOSED, LINGER, WATCH_PERIOD};
 use crate::decide::Refusal;
 use crate::frames::Sender;
@@ -269,7 +269,7 @@ impl TcpRelay {
         };
         let limit = match sniff.said {
             Said::Perhaps => TOKEN_HOLD,
-            Said::Begun => TOKEN_LIMIT,
+            Said::Begun => sniff.inner.config.token_limit,
             _ => return Poll::Pending,
         };
         let begun = sniff.said == Said::Begun;

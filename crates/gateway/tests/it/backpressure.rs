@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use spawnpoint_core::SessionId;
+use spawnpoint_wire::link::Protocol;
+use spawnpoint_wire::tcp::TcpTerms;
 use spawnpoint_wire::token::SigningKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -15,6 +17,8 @@ use crate::harness::*;
 
 const GAME: &str = "SPAWNPOINT_TEST_GAME";
 const SESSIONS: u64 = 64;
+/// Sessions from here on are TCP.
+const RAW: u64 = 1_000;
 
 /// Not a test of its own: the child process of those below runs it, told so by its environment.
 #[test]
@@ -37,9 +41,20 @@ fn only_a_gateway() {
                 players: players(&names),
                 ..ready(session(n), game.parse().unwrap())
             };
-            world.route(route).await;
+            world.route(route.clone()).await;
+            let raw = spawnpoint_wire::link::Route {
+                session: session(RAW + n),
+                protocol: Protocol::Tcp,
+                ..route
+            };
+            world.route(raw).await;
         }
-        println!("\ngateway {} {}", world.at, world.key.to_paserk().unwrap());
+        let ports: Vec<String> = (RAW..RAW + SESSIONS)
+            .map(|n| world.open(session(n), TcpTerms::default()).port())
+            .map(|port| port.to_string())
+            .collect();
+        let key = world.key.to_paserk().unwrap();
+        println!("\ngateway {} {key} {}", world.at, ports.join(","));
         let mut lines = std::io::stdin().lines();
         while let Some(Ok(_)) = lines.next() {
             let m = world.gateway.metrics();
@@ -58,6 +73,8 @@ struct Apart {
     output: BufReader<std::process::ChildStdout>,
     at: SocketAddr,
     key: SigningKey,
+    /// Ports of the TCP sessions.
+    raw: Vec<u16>,
 }
 
 impl Drop for Apart {
@@ -84,8 +101,9 @@ impl Apart {
         let input = child.stdin.take().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let line = line(&mut output, "gateway ");
-        let (at, key) = line.split_once(' ').unwrap();
+        let [at, key, raw] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
         Self {
+            raw: raw.split(',').map(|p| p.parse().unwrap()).collect(),
             at: at.parse().unwrap(),
             key: SigningKey::from_paserk(key).unwrap(),
             child,
@@ -241,5 +259,64 @@ async fn two_thousand_quiet_players_are_cheap() {
     assert_eq!(gateway.metrics().1, 0, "nothing is kept for the quiet");
     for client in &mut clients {
         client.echo("still there").await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_quiet_tcp_players_are_cheap() {
+    const PLAYERS: usize = 2_000;
+    let game = crate::tcp::Game::start().await;
+    let mut gateway = Apart::start(game.at);
+    let echoing = tokio_util::task::TaskTracker::new();
+    let at = |n: usize| {
+        let port = gateway.raw[n % gateway.raw.len()];
+        SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port))
+    };
+    let key = &gateway.key;
+    // Half of them say who they are.
+    let come = |n: usize| {
+        let session = session(RAW + n as u64 % SESSIONS);
+        let player = format!("p{}", n as u64 / SESSIONS);
+        let line = n
+            .is_multiple_of(2)
+            .then(|| format!("SPAWNPOINT {}\n", token(key, &player, session, NOW + 3600)));
+        let address = at(n);
+        async move {
+            let mut client = crate::tcp::dial(address).await;
+            crate::tcp::say(&mut client, line.unwrap_or_default().as_bytes()).await;
+            crate::tcp::say(&mut client, b"hello").await;
+            client
+        }
+    };
+    let crowd = async |numbers: std::ops::Range<usize>| {
+        let mut all = Vec::new();
+        for n in numbers {
+            let mut client = come(n).await;
+            let mut at_game = game.accept().await;
+            echoing.spawn(async move {
+                let (mut reads, mut writes) = at_game.split();
+                let _ = tokio::io::copy(&mut reads, &mut writes).await;
+            });
+            crate::tcp::hears(&mut client, b"hello").await;
+            all.push(client);
+        }
+        all
+    };
+    let mut clients = crowd(0..100).await;
+    let before = gateway.memory();
+    clients.extend(crowd(100..PLAYERS + 100).await);
+    let tunnels = PLAYERS as u64 + 100;
+    eventually("all are in", || gateway.metrics().0 == tunnels).await;
+    let each = gateway.memory().saturating_sub(before) / PLAYERS as u64;
+    println!("{each} bytes of memory per idle TCP tunnel");
+    assert!(
+        each <= 3 << 10,
+        "{each} bytes each, with the allocator's slack"
+    );
+    assert_eq!(gateway.metrics().1, 0, "nothing is kept for the quiet");
+    for client in &mut clients {
+        crate::tcp::say(client, b"still there").await;
+        crate::tcp::hears(client, b"still there").await;
     }
 }

@@ -119,6 +119,22 @@ impl MemoryLink {
         self.state.lock().unwrap().streams
     }
 
+    /// Connections of each player of a session, as reported last.
+    pub(crate) fn connections(&self, session: SessionId) -> BTreeMap<String, u32> {
+        let mut now = BTreeMap::new();
+        for report in &self.state.lock().unwrap().reports {
+            if report.full {
+                now.clear();
+            }
+            for seen in report.sessions.iter().filter(|s| s.session == session) {
+                for p in &seen.players {
+                    now.insert(p.player.to_string(), p.connections);
+                }
+            }
+        }
+        now
+    }
+
     pub(crate) fn reports(&self) -> Vec<Report> {
         self.state.lock().unwrap().reports.clone()
     }

@@ -21,3 +21,4 @@ mod progress;
 mod relay;
 mod reports;
 mod tcp;
+mod tcp_tokens;

@@ -41,6 +41,10 @@ impl App {
             };
             match todo {
                 Todo::Route => self.show_route(id),
+                Todo::Address => {
+                    self.tell_address(id);
+                    self.plan_now.notify_one();
+                }
                 Todo::Effect(Effect::Announce(notice)) => self.announce(id, &notice),
                 Todo::Effect(Effect::Save) => {
                     self.save(id).await;

@@ -410,6 +410,9 @@ impl App {
     /// Gives the first `n` waiting sessions of a fleet their place.
     pub(super) fn admit(self: &Arc<Self>, fleet: &FleetName, n: u32) {
         for _ in 0..n {
+            if !self.first_has_port(fleet) {
+                return;
+            }
             let mut world = self.world();
             let Some(id) = world
                 .fleets
@@ -446,13 +449,7 @@ impl App {
             }
             return;
         };
-        let had_port = self.has_port(id);
-        let opened = self.open_port(id);
         let result = match (place, gated) {
-            (place, _) if opened.is_err() => {
-                self.give_back(id, place);
-                opened
-            }
             (Place::Cold(fresh), Some(gated)) => {
                 // The instance that held the place runs; the id made for a cold start is not needed.
                 self.change_world(|world| {
@@ -492,8 +489,6 @@ impl App {
                 entry.start.placed = None;
                 world.enqueue(&fleet, id);
             }
-        } else if !had_port {
-            self.tell_address(id);
         }
         self.drive(id);
     }

@@ -282,9 +282,11 @@ impl App {
                 }
             }
         }
+        let all: Vec<SessionId> = sessions.keys().copied().collect();
         for (id, claims) in sessions {
             self.revive_session(id, claims).await;
         }
+        self.reopen_ports(&all);
         self.reports.unseen.store(true, Ordering::Release);
         self.revived.store(true, Ordering::Release);
         self.plan_now.notify_one();
@@ -379,9 +381,6 @@ impl App {
             }
         }
         drop(world);
-        if claim.ending.is_none() {
-            self.reopen_port(id);
-        }
         tracing::info!(session = %id, fleet = %claim.fleet, phase = phase.as_str(), state = ?instance.state, "session taken over");
         if !(exited && claim.replacing && phase == Phase::Starting) {
             self.observe(instance);

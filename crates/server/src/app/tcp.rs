@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spawnpoint_core::SessionId;
 use spawnpoint_core::session::{Effect, Phase};
+use spawnpoint_core::{FleetName, SessionId};
 use spawnpoint_runtime::{Protocol, RuntimeError};
 use spawnpoint_wire::event::EventBody;
-use spawnpoint_wire::tcp::TcpPortError;
+use spawnpoint_wire::tcp::{TcpPortError, TcpTerms};
 
-use super::world::{Holder, Place, Todo};
+use super::world::{Entry, Holder, Place, Todo};
 use super::{Addressing, App};
 use crate::config::{Expose, FleetConfig};
 
@@ -30,15 +30,6 @@ impl App {
         self.tcp.is_some()
     }
 
-    /// Whether the session needs no port, or has it.
-    pub(super) fn has_port(&self, id: SessionId) -> bool {
-        self.with_world(|w| {
-            w.sessions
-                .get(&id)
-                .is_none_or(|e| !wants_port(&e.fleet) || e.tcp_port.is_some())
-        })
-    }
-
     /// Sees to it that the session has its port, if it needs one. It is written down with whatever is written next about the session.
     pub(super) fn open_port(&self, id: SessionId) -> Result<(), RuntimeError> {
         let known = self.with_world(|w| {
@@ -51,12 +42,52 @@ impl App {
             return Ok(());
         };
         let port = tcp.open(id, None, terms).map_err(|e| exhausted(id, e))?;
+        self.has_opened(id, port, false);
+        Ok(())
+    }
+
+    /// Notes the port that was opened for a session. `new`: it has to be written down, and those who know another one told.
+    fn has_opened(&self, id: SessionId, port: u16, new: bool) {
+        let there = self.change_world(|w| {
+            let entry = w.sessions.get_mut(&id)?;
+            entry.tcp_port = Some(port);
+            if new {
+                entry.new_address();
+            }
+            Some(())
+        });
+        if there.is_none() {
+            // It ended meanwhile, and has been closed before it was open.
+            self.close_port(id);
+        }
+    }
+
+    /// Whether the first of those who wait in a fleet can be placed as far as ports go. A port that is opened for it now is written
+    /// down and told first: it is an address from then on, and has to be the same after a restart.
+    pub(super) fn first_has_port(self: &Arc<Self>, fleet: &FleetName) -> bool {
+        let first = self.with_world(|w| {
+            let id = *w.fleets.get(fleet)?.queue.front()?;
+            let entry = w.sessions.get(&id)?;
+            let needs = wants_port(&entry.fleet) && entry.tcp_port.is_none();
+            Some((id, needs, entry.unsaved == 0))
+        });
+        let Some((id, needs, written)) = first else {
+            return true;
+        };
+        if !needs {
+            return written;
+        }
+        let opened = self.open_port(id);
         self.change_world(|w| {
             if let Some(entry) = w.sessions.get_mut(&id) {
-                entry.tcp_port = Some(port);
+                match opened {
+                    Ok(()) => entry.new_address(),
+                    Err(_) => entry.waiting_for = "ports_exhausted",
+                }
             }
         });
-        Ok(())
+        self.drive(id);
+        false
     }
 
     /// Nobody connects to the session any more.
@@ -66,55 +97,80 @@ impl App {
         }
     }
 
-    /// Opens the port of a session that lives since an earlier run; keeps trying beside everything else if it must.
-    pub(super) fn reopen_port(self: &Arc<Self>, id: SessionId) {
-        if !self.take_port_again(id) {
-            let app = Arc::clone(self);
-            self.tasks.spawn(async move {
-                while !app.take_port_again(id) {
-                    tokio::select! {
-                        () = tokio::time::sleep(PORT_AGAIN) => {}
-                        () = app.stop.cancelled() => return,
-                    }
+    /// Opens the ports of sessions that live since an earlier run. Those that can have theirs again come first: a new one for another
+    /// session must not be one of them.
+    pub(super) fn reopen_ports(self: &Arc<Self>, sessions: &[SessionId]) {
+        let Some(tcp) = &self.tcp else {
+            return;
+        };
+        let mut others = Vec::new();
+        for id in sessions {
+            let Some((had, terms)) = self.needs_port_again(*id) else {
+                continue;
+            };
+            let opened = had.map(|port| tcp.open(*id, Some(port), terms));
+            match opened {
+                Some(Ok(port)) => self.has_opened(*id, port, false),
+                Some(Err(e)) => {
+                    tracing::warn!(session = %id, error = %super::start::chain(&e), "the session's port cannot be had again: its address changes");
+                    others.push(*id);
                 }
-            });
+                None => others.push(*id),
+            }
+        }
+        // An address that leads to another program is not told any more.
+        self.change_world(|w| {
+            for id in &others {
+                if let Some(entry) = w.sessions.get_mut(id) {
+                    entry.tcp_port = None;
+                }
+            }
+        });
+        for id in others {
+            let app = Arc::clone(self);
+            if !app.take_other_port(id) {
+                self.tasks.spawn(async move { app.wait_for_port(id).await });
+            }
         }
     }
 
+    /// The port a session had, if it is to have one.
+    fn needs_port_again(&self, id: SessionId) -> Option<(Option<u16>, TcpTerms)> {
+        self.with_world(|w| {
+            let entry = w.sessions.get(&id)?;
+            let live = entry.session.phase.is_live();
+            // One that waits in the queue without a port gets it with its turn.
+            let has_it_since = entry.tcp_port.is_some() || entry.session.phase != Phase::Queued;
+            (wants_port(&entry.fleet) && live && has_it_since)
+                .then_some((entry.tcp_port, entry.fleet.tcp))
+        })
+    }
+
     /// False: not now.
-    fn take_port_again(self: &Arc<Self>, id: SessionId) -> bool {
-        let known = self.with_world(|w| {
-            w.sessions
-                .get(&id)
-                .filter(|e| wants_port(&e.fleet) && e.session.phase.is_live())
-                // One that waits in the queue without a port gets it with its place.
-                .filter(|e| e.tcp_port.is_some() || e.session.phase != Phase::Queued)
-                .map(|e| (e.tcp_port, e.fleet.tcp))
-        });
-        let (Some((wanted, terms)), Some(tcp)) = (known, &self.tcp) else {
+    fn take_other_port(self: &Arc<Self>, id: SessionId) -> bool {
+        let (Some((_, terms)), Some(tcp)) = (self.needs_port_again(id), &self.tcp) else {
             return true;
         };
-        let port = match tcp.open(id, wanted, terms) {
-            Ok(port) => port,
+        match tcp.open(id, None, terms) {
+            Ok(port) => {
+                self.has_opened(id, port, true);
+                self.drive(id);
+                true
+            }
             Err(e) => {
                 exhausted(id, e);
-                return false;
+                false
             }
-        };
-        if wanted == Some(port) {
-            return true;
         }
-        tracing::warn!(session = %id, was = ?wanted, port, "another program has the session's port: its address changes");
-        self.change_world(|w| {
-            if let Some(entry) = w.sessions.get_mut(&id) {
-                entry.tcp_port = Some(port);
-                entry.unsaved += 1;
-                entry.todo.push_back(Todo::Effect(Effect::Save));
+    }
+
+    async fn wait_for_port(self: Arc<Self>, id: SessionId) {
+        while !self.take_other_port(id) {
+            tokio::select! {
+                () = tokio::time::sleep(PORT_AGAIN) => {}
+                () = self.stop.cancelled() => return,
             }
-        });
-        self.drive(id);
-        self.tell_address(id);
-        true
+        }
     }
 
     /// Tells listeners where the session can be reached, which it was not known when they asked.
@@ -135,7 +191,7 @@ impl App {
         self.tell(id, body);
     }
 
-    /// A place that was chosen for a session and cannot be used yet.
+    /// A place that was chosen for a new session and cannot be used yet.
     pub(super) fn give_back(self: &Arc<Self>, id: SessionId, place: Place) {
         let warm = self.change_world(|w| {
             let fleet = w.sessions.get(&id)?.session.fleet.clone();
@@ -152,6 +208,7 @@ impl App {
             }
         });
         if let Some(instance) = warm {
+            // As it was seen last, or as over if it died meanwhile.
             self.observe(instance);
         }
     }
@@ -169,6 +226,15 @@ impl App {
                 _ => "capacity",
             }
         })
+    }
+}
+
+impl Entry {
+    /// Its address is to be written down, then told.
+    fn new_address(&mut self) {
+        self.unsaved += 1;
+        self.todo.push_back(Todo::Effect(Effect::Save));
+        self.todo.push_back(Todo::Address);
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) enum Todo {
     Effect(Effect),
     /// Show the present state to the gateways.
     Route,
+    /// Tell listeners where it can be reached: that was not known, or another, when they asked.
+    Address,
 }
 
 /// When the steps of a start happened.

@@ -23,7 +23,7 @@ use spawnpoint_store::memory::MemoryRecords;
 use spawnpoint_store::{Lobby, Records};
 use spawnpoint_testkit::clock::VirtualClock;
 use spawnpoint_wire::link::{Link, PlayerReport, REPORT_EVERY, Report, SessionReport};
-use spawnpoint_wire::tcp::TcpTerms;
+use spawnpoint_wire::tcp::{TcpPorts, TcpTerms};
 use spawnpoint_wire::token::{Keyring, SigningKey};
 use tower::ServiceExt;
 
@@ -121,6 +121,8 @@ pub(crate) struct World {
     pub(crate) records: Arc<dyn Records>,
     /// Of a lobby that outlives the server; a new one for a server whose lobby does not.
     pub(crate) lobby: Arc<dyn Lobby>,
+    /// The gateway's listeners for TCP games, of the server that is started next.
+    pub(crate) tcp: Option<Arc<dyn TcpPorts>>,
     signing: String,
 }
 
@@ -136,6 +138,7 @@ impl World {
             runtime,
             records: Arc::new(MemoryRecords::new()),
             lobby: Arc::new(MemoryLobby::new()),
+            tcp: None,
             signing: SigningKey::generate().unwrap().to_paserk().unwrap(),
         }
     }
@@ -155,7 +158,7 @@ impl World {
                 keys: Keys { signing, ring },
                 sdk_url: Some("http://127.0.0.1:8082".into()),
                 more_metrics: None,
-                tcp: None,
+                tcp: self.tcp.clone(),
             };
             match build(config.clone(), deps).await {
                 Ok(server) => break server,

@@ -20,4 +20,5 @@ mod openapi;
 mod restart;
 mod starting;
 mod streams;
+mod tcp;
 mod web;
