@@ -3,6 +3,7 @@
 
 mod life;
 mod line;
+mod matching;
 mod run;
 mod tcp;
 mod world;

@@ -37,6 +37,7 @@ pub(crate) fn spice() -> &'static Path {
     SPICE.get_or_init(|| bundled("spice"))
 }
 
+/// The bundled TCP game, likewise.
 pub(crate) fn arena() -> &'static Path {
     static ARENA: OnceLock<PathBuf> = OnceLock::new();
     ARENA.get_or_init(|| bundled("arena-tcp"))

@@ -70,7 +70,7 @@ so `activity` can only be `heartbeat`, and `idle_timeout` has to be longer than 
 
 ## `[[queue]]`
 
-Where players wait for others. Every fleet has a queue of its own name with these defaults; a
+Where players wait for others ([Matchmaking](matchmaking.md)). Every fleet has a queue of its own name with these defaults; a
 `[[queue]]` of that name changes it, one of another name is one more for the fleet. The variables `SESSION_SIZE`,
 `MIN_PARTIAL_SESSION_SIZE` and `FLUSH_WAIT_SECONDS` and the flags of the same names are for every queue, and outrank the file.
 

@@ -153,6 +153,7 @@ pub(super) async fn workers(State(ctx): State<Ctx>, call: Call) -> Reply<Json<se
     trusted(&ctx, &call)?;
     let app = &ctx.app;
     let held = *app.held_by.lock().unwrap_or_else(PoisonError::into_inner);
+    let queues = app.queue_list().queues;
     let value = app.with_world(|w| {
         let plans: BTreeMap<_, _> =
             w.fleets.iter().map(|(n, f)| (n.to_string(), app.fleet_view(n, f).last_plan)).collect();
@@ -163,6 +164,7 @@ pub(super) async fn workers(State(ctx): State<Ctx>, call: Call) -> Reply<Json<se
                 "next_look": w.timers.first().map(|(at, id)| serde_json::json!({"at": app.text(*at), "session_id": id.to_string()})),
             },
             "fleets": plans,
+            "queues": queues,
             "sessions": w.sessions.len(),
             "draining": w.draining,
         })
