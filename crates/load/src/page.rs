@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::plots::{self, SERIES_NAMES};
+use crate::plots::{self, Line};
 use crate::report::{FaultCount, Report};
 use crate::stats::Spread;
 use crate::summary::span;
@@ -100,35 +100,31 @@ fn head(out: &mut String, r: &Report) -> std::fmt::Result {
 }
 
 fn tiles(out: &mut String, r: &Report) -> std::fmt::Result {
-    let mut tile = |name: &str, value: String| {
+    let t = &r.clients;
+    let mut all = vec![
+        ("clients done", t.done.to_string()),
+        ("forced ends", t.forced.to_string()),
+        ("failed", t.failed.to_string()),
+        ("matches", r.matches.to_string()),
+        (
+            "to the first word, p99",
+            time(&r.to_first_word, r.to_first_word.p99_ms),
+        ),
+        ("round trip, p99", time(&r.round_trip, r.round_trip.p99_ms)),
+        ("all in all", format!("{:.1} s", r.wall_s)),
+    ];
+    if t.interrupted > 0 {
+        all.insert(3, ("interrupted", t.interrupted.to_string()));
+    }
+    out.push_str("<div class=\"tiles\">");
+    for (name, value) in all {
         write!(
             out,
-            "<div class=\"tile\"><b>{}</b><span class=\"dim\">{name}</span></div>",
-            escape(&value)
-        )
-    };
-    let t = &r.clients;
-    tile_row(&mut tile, r, t)
-}
-
-fn tile_row(
-    tile: &mut impl FnMut(&str, String) -> std::fmt::Result,
-    r: &Report,
-    t: &crate::report::Tally,
-) -> std::fmt::Result {
-    tile("clients done", t.done.to_string())?;
-    tile("forced ends", t.forced.to_string())?;
-    tile("failed", t.failed.to_string())?;
-    if t.interrupted > 0 {
-        tile("interrupted", t.interrupted.to_string())?;
+            "<div class=\"tile\"><b>{value}</b><span class=\"dim\">{name}</span></div>"
+        )?;
     }
-    tile("matches", r.matches.to_string())?;
-    tile(
-        "to the first word, p99",
-        time(&r.to_first_word, r.to_first_word.p99_ms),
-    )?;
-    tile("round trip, p99", time(&r.round_trip, r.round_trip.p99_ms))?;
-    tile("all in all", format!("{:.1} s", r.wall_s))
+    out.push_str("</div>");
+    Ok(())
 }
 
 fn time(spread: &Spread, ms: f64) -> String {
@@ -194,30 +190,29 @@ fn curves(out: &mut String, r: &Report) -> std::fmt::Result {
     if let Some(inputs) = &r.input_to_state {
         shown.push(("input to state", inputs));
     }
-    shown.retain(|(_, spread)| spread.count > 0);
-    let Some(svg) = plots::distributions(&shown) else {
+    let lines = plots::curves(&shown);
+    let Some(svg) = plots::distributions(&lines) else {
         return Ok(());
     };
     out.push_str("<h2>How many waited at most how long</h2>");
-    legend(out, shown.iter().map(|(name, _)| *name))?;
+    legend(out, &lines)?;
     write!(out, "<div class=\"wide plot\">{svg}</div>")
 }
 
 fn timeline(out: &mut String, r: &Report) -> std::fmt::Result {
-    let Some(svg) = plots::over_time(&r.timeline) else {
+    let lines = plots::timeline(&r.timeline);
+    let Some(svg) = plots::over_time(&lines) else {
         return Ok(());
     };
     out.push_str("<h2>Where the clients were</h2>");
-    legend(
-        out,
-        plots::timeline(&r.timeline).iter().map(|line| line.name),
-    )?;
+    legend(out, &lines)?;
     write!(out, "<div class=\"wide plot\">{svg}</div>")
 }
 
-fn legend<'a>(out: &mut String, names: impl Iterator<Item = &'a str>) -> std::fmt::Result {
+fn legend(out: &mut String, lines: &[Line<'_>]) -> std::fmt::Result {
     out.push_str("<div class=\"legend\">");
-    for (name, colour) in names.zip(SERIES_NAMES) {
+    for line in lines {
+        let (colour, name) = (line.colour_name(), line.name);
         write!(
             out,
             "<span><i style=\"background:var({colour})\"></i>{name}</span>"

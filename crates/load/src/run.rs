@@ -97,7 +97,7 @@ pub async fn run(
         rows,
         Measured {
             config: config(&shared, name),
-            began_at: began_at.to_string(),
+            began_at: began_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             wall,
             interrupted,
             round_trip: shared.round_trips.spread(),
