@@ -237,6 +237,7 @@ impl Client {
             let first = plan.poll.mul_f64(self.dice.share());
             let terms = play::Terms {
                 duration: plan.match_duration,
+                ends: start + plan.match_duration,
                 deadline: until,
                 beat: beat
                     .get_or_insert_with(|| Beat::new(start, first, plan.poll))

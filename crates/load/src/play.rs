@@ -13,6 +13,8 @@ use crate::stats::Times;
 pub(crate) struct Terms<'a> {
     /// Asked for by whoever finds the match open.
     pub(crate) duration: Duration,
+    /// When it should be over; nothing is meant to be asked after that.
+    pub(crate) ends: Instant,
     /// When it has lasted too long.
     pub(crate) deadline: Instant,
     /// When to ask.
@@ -57,13 +59,30 @@ pub(crate) async fn watch(
     mut terms: Terms<'_>,
 ) -> Result<Over, Fault> {
     let mut asked = None;
+    let over = converse(lines, state, &mut terms, &mut asked).await;
+    let outstanding = match asked {
+        Some(Asked::State(intended)) => Some(intended),
+        _ => None,
+    };
+    terms
+        .beat
+        .settle(outstanding, terms.ends, terms.round_trips);
+    over
+}
+
+async fn converse(
+    lines: &mut Lines,
+    state: &str,
+    terms: &mut Terms<'_>,
+    asked: &mut Option<Asked>,
+) -> Result<Over, Fault> {
     let mut running = match state {
         "open" => {
             let line = format!("REQUEST_MATCH {}", terms.duration.as_secs_f64());
             if lines.send(&line).await.is_err() {
                 return Ok(Over::Closed);
             }
-            asked = Some(Asked::Match);
+            *asked = Some(Asked::Match);
             false
         }
         "running" => true,
@@ -72,7 +91,7 @@ pub(crate) async fn watch(
     };
     loop {
         let ask = async {
-            match asked {
+            match &*asked {
                 None => sleep_until(terms.beat.next()).await,
                 Some(_) => std::future::pending().await,
             }
@@ -99,7 +118,7 @@ pub(crate) async fn watch(
                 }
             }
             () = ask => {
-                asked = Some(Asked::State(terms.beat.next()));
+                *asked = Some(Asked::State(terms.beat.next()));
                 terms.beat.asked();
                 if lines.send("GET_STATE").await.is_err() {
                     return Ok(Over::Closed);
@@ -168,6 +187,7 @@ mod tests {
         let now = Instant::now();
         Terms {
             duration: Duration::from_millis(1500),
+            ends: now + lasts,
             deadline: now + lasts,
             beat: Beat::new(now, Duration::from_millis(1), Duration::from_millis(1)),
             round_trips: times,
@@ -211,6 +231,31 @@ mod tests {
         );
         let state = first_word(&mut lines, false).await.unwrap();
         assert_eq!(watch(&mut lines, &state, terms).await, Ok(Over::Overdue));
+    }
+
+    #[tokio::test]
+    async fn what_was_never_answered_counts_with_the_time_it_waited() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let (mut stuck, _) = listener.accept().await.unwrap();
+        let mut lines = Lines::new(Either::Left(tcp));
+        let times = Times::default();
+        let mut terms = terms(&times, Duration::from_secs(30));
+        terms.beat = Beat::new(Instant::now(), Duration::ZERO, Duration::from_millis(200));
+        let hang_up = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stuck.shutdown().await.unwrap();
+        };
+        let (over, ()) = tokio::join!(watch(&mut lines, "running", terms), hang_up);
+        assert_eq!(over, Ok(Over::Closed));
+        // Meant for 0, 200, 400, 600 and 800 ms, and the one at the end or not.
+        let spread = times.spread();
+        assert!((5..=6).contains(&spread.count), "{spread:?}");
+        assert!(
+            spread.max_ms >= 990.0 && spread.p50_ms >= 390.0,
+            "{spread:?}"
+        );
     }
 
     #[tokio::test]

@@ -8,6 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::stats::Times;
+
+/// A question without an answer that had waited this long when its connection ended counts with the time it had waited. One that
+/// crossed the match's own end does not: it says nothing.
+const UNANSWERED: Duration = Duration::from_millis(100);
+
 /// How long after the first client this one is meant to start.
 pub(crate) fn start_of(client: usize, spawn_rate: f64) -> Duration {
     if spawn_rate <= 0.0 {
@@ -40,6 +46,22 @@ impl Beat {
     /// The next one was asked.
     pub(crate) fn asked(&mut self) {
         self.next += self.every;
+    }
+
+    /// The connection ended, with a question outstanding or none: records what is owed. What was meant to be asked meanwhile, up to
+    /// `ends`, is owed as well: leaving it out would leave out the worst.
+    pub(crate) fn settle(&mut self, outstanding: Option<Instant>, ends: Instant, times: &Times) {
+        let now = Instant::now();
+        let mut owed: Vec<Instant> = outstanding.into_iter().collect();
+        while self.next < now.min(ends) {
+            owed.push(self.next);
+            self.asked();
+        }
+        for waited in owed.into_iter().map(|intended| now - intended) {
+            if waited >= UNANSWERED {
+                times.record(waited);
+            }
+        }
     }
 }
 

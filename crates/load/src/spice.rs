@@ -124,11 +124,25 @@ pub(crate) async fn watch(
     own_id: i64,
     mut terms: Terms<'_>,
 ) -> Result<Over, Fault> {
+    let mut pinged = None;
+    let over = play(socket, own_id, &mut terms, &mut pinged).await;
+    let outstanding = pinged.map(|(_, intended)| intended);
+    terms
+        .beat
+        .settle(outstanding, terms.until, terms.round_trips);
+    over
+}
+
+async fn play(
+    socket: &mut Socket,
+    own_id: i64,
+    terms: &mut Terms<'_>,
+    pinged: &mut Option<(f64, Instant)>,
+) -> Result<Over, Fault> {
     let began = Instant::now();
     if say(socket, r#"{"t":"start"}"#.to_owned()).await.is_err() {
         return Ok(Over::Closed);
     }
-    let mut pinged: Option<(f64, Instant)> = None;
     let mut steered: Option<Steered> = None;
     let mut speed: Option<i64> = None;
     let mut to = 1i64;
@@ -148,8 +162,7 @@ pub(crate) async fn watch(
                     speed = now.copied();
                 }
                 Ok(Next::Told(Told::Pong { c })) => {
-                    if let Some((sent, intended)) = pinged.take_if(|(sent, _)| *sent == c) {
-                        let _ = sent;
+                    if let Some((_, intended)) = pinged.take_if(|(sent, _)| *sent == c) {
                         terms.round_trips.record(intended.elapsed());
                     }
                 }
@@ -172,7 +185,7 @@ pub(crate) async fn watch(
                 count += 1.0;
                 let input = format!(r#"{{"t":"in","x":{:.1},"y":{y:.2}}}"#, to as f64 * 0.9);
                 let ping = format!(r#"{{"t":"ping","c":{count}}}"#);
-                pinged = Some((count, intended));
+                *pinged = Some((count, intended));
                 steered = Some(Steered { intended, to });
                 if say(socket, input).await.is_err() || say(socket, ping).await.is_err() {
                     return Ok(Over::Closed);
