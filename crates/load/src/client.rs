@@ -21,6 +21,9 @@ use crate::{play, spice};
 
 /// A connection that ended this much before the match's time may have been lost: then the server is asked.
 const EARLY: Duration = Duration::from_secs(1);
+/// A match that lasted less than this share of its time was cut short. Timers are not the same on two machines; a cut is no matter of
+/// percents.
+const SHORT: f64 = 0.95;
 /// How long the server is given to notice that a game has ended before its session counts as live.
 const NOTICE_S: f64 = 2.0;
 /// Between heartbeats of clients whom no gateway sees; the documented default.
@@ -222,6 +225,7 @@ impl Client {
         let mut deadline: Option<Instant> = None;
         let mut began = None;
         let mut beat = None;
+        let mut asked_for_it = false;
         loop {
             let (mut lines, state) = loop {
                 match self.reach(session, &mut way, from, deadline).await {
@@ -233,6 +237,7 @@ impl Client {
             self.enter(Phase::Play);
             let now = Instant::now();
             let start = *began.get_or_insert(now);
+            asked_for_it |= state == "open";
             let until = *deadline.get_or_insert(start + plan.match_duration + plan.margin);
             let first = plan.poll.mul_f64(self.dice.share());
             let terms = play::Terms {
@@ -287,6 +292,18 @@ impl Client {
                 }
                 play::Over::Closed | play::Over::Stopped => false,
             };
+            // Whoever asked for the match knows when it began; who came later does not.
+            let short = plan.match_duration.mul_f64(SHORT);
+            if asked_for_it && ended < start + short {
+                return Err(Fault::new(
+                    "ended_early",
+                    format!(
+                        "a match of {} s ended after {:.1} s",
+                        plan.match_duration.as_secs_f64(),
+                        (ended - start).as_secs_f64()
+                    ),
+                ));
+            }
             self.row.play_ms = Some(ms(ended - start));
             return Ok(forced);
         }

@@ -28,6 +28,8 @@ pub(crate) struct Faults {
     pub(crate) dead_games: bool,
     /// Games never stop by themselves.
     pub(crate) stubborn: bool,
+    /// Games end after a third of the time that was asked for.
+    pub(crate) hasty: bool,
     /// Games accept and say nothing.
     pub(crate) silent: bool,
     /// Each game loses its first connection in the middle.
@@ -435,6 +437,7 @@ async fn talk(
         }
         if let Some(seconds) = line.trim().strip_prefix("REQUEST_MATCH ") {
             let lasts = Duration::from_secs_f64(seconds.parse().unwrap());
+            let lasts = if world.faults.hasty { lasts / 3 } else { lasts };
             running.send_if_modified(|at| {
                 let first = at.is_none();
                 at.get_or_insert(Instant::now() + lasts);

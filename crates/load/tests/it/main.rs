@@ -144,6 +144,18 @@ async fn a_match_that_never_stops_is_ended_and_counted_as_forced() {
 }
 
 #[tokio::test]
+async fn a_match_that_is_cut_short_is_no_match_played() {
+    let hasty = Faults {
+        hasty: true,
+        ..Faults::default()
+    };
+    let report = with(hasty, |plan| plan.clients = 20).await;
+    assert_eq!(report.faults[0].class, "ended_early", "{:?}", report.faults);
+    // Of each pair the one who asked for it knows.
+    assert!(report.faults[0].count >= 10 && !report.verdict.passed);
+}
+
+#[tokio::test]
 async fn who_only_waits_makes_no_end_call() {
     let report = with(Faults::default(), |plan| plan.wait_only = true).await;
     assert!(report.verdict.passed, "{}", causes(&report));
