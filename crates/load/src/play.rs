@@ -13,8 +13,6 @@ use crate::stats::Times;
 pub(crate) struct Terms<'a> {
     /// Asked for by whoever finds the match open.
     pub(crate) duration: Duration,
-    /// When it should be over; nothing is meant to be asked after that.
-    pub(crate) ends: Instant,
     /// When it has lasted too long.
     pub(crate) deadline: Instant,
     /// When to ask.
@@ -52,21 +50,17 @@ pub(crate) async fn first_word(lines: &mut Lines, forgiving: bool) -> Result<Str
     }
 }
 
-/// Plays on from the state the game last told.
+/// Plays on from the state the game last told. A question that was not answered is owed: the beat is left at it.
 pub(crate) async fn watch(
     lines: &mut Lines,
     state: &str,
-    mut terms: Terms<'_>,
+    terms: &mut Terms<'_>,
 ) -> Result<Over, Fault> {
     let mut asked = None;
-    let over = converse(lines, state, &mut terms, &mut asked).await;
-    let outstanding = match asked {
-        Some(Asked::State(intended)) => Some(intended),
-        _ => None,
-    };
-    terms
-        .beat
-        .settle(outstanding, terms.ends, terms.round_trips);
+    let over = converse(lines, state, terms, &mut asked).await;
+    if let Some(Asked::State(intended)) = asked {
+        terms.beat.owe(intended);
+    }
     over
 }
 
@@ -187,7 +181,6 @@ mod tests {
         let now = Instant::now();
         Terms {
             duration: Duration::from_millis(1500),
-            ends: now + lasts,
             deadline: now + lasts,
             beat: Beat::new(now, Duration::from_millis(1), Duration::from_millis(1)),
             round_trips: times,
@@ -199,7 +192,12 @@ mod tests {
         let (mut lines, mut games) = game(&["open", "running", "running", "stop"]).await;
         let times = Times::default();
         let state = first_word(&mut lines, false).await.unwrap();
-        let over = watch(&mut lines, &state, terms(&times, Duration::from_secs(30))).await;
+        let over = watch(
+            &mut lines,
+            &state,
+            &mut terms(&times, Duration::from_secs(30)),
+        )
+        .await;
         assert_eq!(over, Ok(Over::Stopped));
         let heard = games.join_next().await.unwrap().unwrap();
         assert_eq!(
@@ -219,8 +217,12 @@ mod tests {
         ] {
             let (mut lines, _games) = game(words).await;
             let state = first_word(&mut lines, false).await.unwrap();
-            let terms = terms(&times, Duration::from_millis(lasts));
-            assert_eq!(watch(&mut lines, &state, terms).await, wanted, "{words:?}");
+            let mut terms = terms(&times, Duration::from_millis(lasts));
+            assert_eq!(
+                watch(&mut lines, &state, &mut terms).await,
+                wanted,
+                "{words:?}"
+            );
         }
         let (mut lines, _games) = game(&["running", "running"]).await;
         let mut terms = terms(&times, Duration::ZERO);
@@ -230,7 +232,10 @@ mod tests {
             Duration::from_secs(60),
         );
         let state = first_word(&mut lines, false).await.unwrap();
-        assert_eq!(watch(&mut lines, &state, terms).await, Ok(Over::Overdue));
+        assert_eq!(
+            watch(&mut lines, &state, &mut terms).await,
+            Ok(Over::Overdue)
+        );
     }
 
     #[tokio::test]
@@ -247,8 +252,9 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
             stuck.shutdown().await.unwrap();
         };
-        let (over, ()) = tokio::join!(watch(&mut lines, "running", terms), hang_up);
+        let (over, ()) = tokio::join!(watch(&mut lines, "running", &mut terms), hang_up);
         assert_eq!(over, Ok(Over::Closed));
+        terms.beat.settle(terms.deadline, &times);
         // Meant for 0, 200, 400, 600 and 800 ms, and the one at the end or not.
         let spread = times.spread();
         assert!((5..=6).contains(&spread.count), "{spread:?}");
@@ -270,9 +276,13 @@ mod tests {
             let (mut lines, _games) = game(words).await;
             let fault = match first_word(&mut lines, false).await {
                 Err(fault) => fault,
-                Ok(state) => watch(&mut lines, &state, terms(&times, Duration::from_secs(30)))
-                    .await
-                    .unwrap_err(),
+                Ok(state) => watch(
+                    &mut lines,
+                    &state,
+                    &mut terms(&times, Duration::from_secs(30)),
+                )
+                .await
+                .unwrap_err(),
             };
             assert_eq!(fault.class, class);
         }

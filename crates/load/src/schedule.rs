@@ -48,19 +48,21 @@ impl Beat {
         self.next += self.every;
     }
 
-    /// The connection ended, with a question outstanding or none: records what is owed. What was meant to be asked meanwhile, up to
-    /// `ends`, is owed as well: leaving it out would leave out the worst.
-    pub(crate) fn settle(&mut self, outstanding: Option<Instant>, ends: Instant, times: &Times) {
+    /// A question that was asked and not answered has to be asked again; its time is still the intended one.
+    pub(crate) const fn owe(&mut self, intended: Instant) {
+        self.next = intended;
+    }
+
+    /// It is over: records what is owed. What was meant to be asked while an answer was outstanding, up to `ends`, is owed as well:
+    /// leaving it out would leave out the worst.
+    pub(crate) fn settle(&mut self, ends: Instant, times: &Times) {
         let now = Instant::now();
-        let mut owed: Vec<Instant> = outstanding.into_iter().collect();
         while self.next < now.min(ends) {
-            owed.push(self.next);
-            self.asked();
-        }
-        for waited in owed.into_iter().map(|intended| now - intended) {
+            let waited = now - self.next;
             if waited >= UNANSWERED {
                 times.record(waited);
             }
+            self.asked();
         }
     }
 }

@@ -118,18 +118,17 @@ struct Steered {
     to: i64,
 }
 
-/// Plays on until it is enough.
+/// Plays on until it is enough. A question that was not answered is owed: the beat is left at it.
 pub(crate) async fn watch(
     socket: &mut Socket,
     own_id: i64,
-    mut terms: Terms<'_>,
+    terms: &mut Terms<'_>,
 ) -> Result<Over, Fault> {
     let mut pinged = None;
-    let over = play(socket, own_id, &mut terms, &mut pinged).await;
-    let outstanding = pinged.map(|(_, intended)| intended);
-    terms
-        .beat
-        .settle(outstanding, terms.until, terms.round_trips);
+    let over = play(socket, own_id, terms, &mut pinged).await;
+    if let Some((_, intended)) = pinged {
+        terms.beat.owe(intended);
+    }
     over
 }
 

@@ -1,0 +1,194 @@
+//! A match of lines over TCP: found, dialled, played, and found again where that is allowed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::Client;
+use crate::api::{Api, Way};
+use crate::fault::{Fault, Phase};
+use crate::lines::Lines;
+use crate::plan::TokenLine;
+use crate::play;
+use crate::report::ms;
+use crate::schedule::Beat;
+
+/// A connection that ended this much before the match's time may have been lost: then the server is asked.
+const EARLY: Duration = Duration::from_secs(1);
+/// A match that lasted less than this share of its time was cut short. Timers are not the same on two machines; a cut is no matter of
+/// percents.
+const SHORT: f64 = 0.95;
+/// Between heartbeats of clients whom no gateway sees; the documented default.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+impl Client {
+    /// A match over TCP; `true` if it outlived its time.
+    pub(super) async fn match_of_lines(
+        &mut self,
+        session: &str,
+        mut way: Way,
+        matched: Instant,
+    ) -> Result<bool, Fault> {
+        let shared = Arc::clone(&self.shared);
+        let plan = &shared.plan;
+        let (mut lines, mut state) = loop {
+            match self
+                .reach(session, &mut way, matched + plan.timeout, Some(matched))
+                .await
+            {
+                Ok(reached) => break reached,
+                Err(fault) => self.bear(fault).await?,
+            }
+        };
+        self.failing_since = None;
+        self.enter(Phase::Play);
+        let start = Instant::now();
+        // Whoever asks for the match knows when it began; who comes later does not.
+        let asked_for_it = state == "open";
+        let ends = start + plan.match_duration;
+        let first = plan.poll.mul_f64(self.dice.share());
+        let mut terms = play::Terms {
+            duration: plan.match_duration,
+            deadline: ends + plan.margin,
+            beat: Beat::new(start, first, plan.poll),
+            round_trips: &shared.round_trips,
+        };
+        loop {
+            let over = self.watch(session, &mut lines, &state, &mut terms).await?;
+            let ended = Instant::now();
+            if over == play::Over::Closed && ended + EARLY < ends {
+                if shared.through_gateway == Some(false) {
+                    // Another instance has another port.
+                    way.connect_port = None;
+                }
+                let back = self.back(session, &mut way, ended, terms.deadline).await?;
+                if let Some(reached) = back {
+                    (lines, state) = reached;
+                    continue;
+                }
+            }
+            terms.beat.settle(ends, &shared.round_trips);
+            if over == play::Over::Overdue && plan.wait_only {
+                let margin = plan.margin.as_secs_f64();
+                let detail = format!("the match still ran {margin} s after its time");
+                return Err(Fault::new("not_ended", detail));
+            }
+            if asked_for_it && ended < start + plan.match_duration.mul_f64(SHORT) {
+                let (wanted, had) = (plan.match_duration.as_secs_f64(), ended - start);
+                let had = had.as_secs_f64();
+                let detail = format!("a match of {wanted} s ended after {had:.1} s");
+                return Err(Fault::new("ended_early", detail));
+            }
+            self.row.play_ms = Some(ms(ended - start));
+            return Ok(over == play::Over::Overdue);
+        }
+    }
+
+    /// The way back to a match whose connection ended; `None` if the match has ended too.
+    async fn back(
+        &mut self,
+        session: &str,
+        way: &mut Way,
+        lost_at: Instant,
+        limit: Instant,
+    ) -> Result<Option<(Lines, String)>, Fault> {
+        let mut first = true;
+        while self.lives_on(session, lost_at, first).await? {
+            first = false;
+            match self.reach(session, way, limit, None).await {
+                Ok(reached) => {
+                    self.is_back();
+                    return Ok(Some(reached));
+                }
+                Err(fault) => {
+                    self.enter(Phase::Play);
+                    self.bear(fault).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn watch(
+        &mut self,
+        session: &str,
+        lines: &mut Lines,
+        state: &str,
+        terms: &mut play::Terms<'_>,
+    ) -> Result<play::Over, Fault> {
+        if self.shared.through_gateway == Some(false) {
+            return tokio::select! {
+                over = play::watch(lines, state, terms) => over,
+                () = beat_heart(&mut self.api, session) => Ok(play::Over::Closed),
+            };
+        }
+        // A player's device would let it go, too.
+        self.api.rest();
+        play::watch(lines, state, terms).await
+    }
+
+    /// Finds the game, dials it and hears its first word, all until `limit`; counted from `matched` if it is for the first time.
+    async fn reach(
+        &mut self,
+        session: &str,
+        way: &mut Way,
+        limit: Instant,
+        matched: Option<Instant>,
+    ) -> Result<(Lines, String), Fault> {
+        let shared = Arc::clone(&self.shared);
+        let plan = &shared.plan;
+        let left = || limit.saturating_duration_since(Instant::now());
+        self.enter(Phase::Start);
+        let (host, port) = loop {
+            if let (Some(host), Some(port)) = (&way.connect_host, way.connect_port) {
+                break (host.clone(), port);
+            }
+            if left().is_zero() {
+                return Err(Fault::new("not_ready", "the game was not ready in time"));
+            }
+            let player = self.row.player_id.clone().unwrap_or_default();
+            let found = self.api.way(session, &player, left()).await?;
+            if let Some(token) = &found.token {
+                self.api.credentials.token = Some(token.clone());
+            }
+            *way = found;
+        };
+        self.enter(Phase::Connect);
+        let host = plan.host_override.clone().unwrap_or(host);
+        let dialled = Instant::now();
+        let stream = shared.dialer.dial(&host, port, false, left()).await?;
+        let dial = dialled.elapsed();
+        self.enter(Phase::Start);
+        let mut lines = Lines::new(stream);
+        let token = self.api.credentials.token.clone();
+        let line = match plan.token_line {
+            TokenLine::Always => token,
+            TokenLine::Never => None,
+            TokenLine::Auto if shared.through_gateway == Some(false) => None,
+            TokenLine::Auto => token,
+        };
+        if let Some(token) = &line {
+            lines.send(&format!("SPAWNPOINT {token}")).await?;
+        }
+        let forgiving = line.is_some() && shared.through_gateway.is_none();
+        let first = play::first_word(&mut lines, forgiving);
+        let state = tokio::time::timeout(left(), first)
+            .await
+            .unwrap_or_else(|_| Err(Fault::new("not_ready", "the game said nothing in time")))?;
+        if let Some(matched) = matched {
+            self.row.connect_ms = Some(ms(dial));
+            self.row.start_ms = Some(ms(matched.elapsed().saturating_sub(dial)));
+        }
+        Ok((lines, state))
+    }
+}
+
+/// Says that the player is there, for games that no gateway carries. Never returns while the server takes it; a heartbeat that fails is
+/// the next one's business, and the records show what came of it.
+async fn beat_heart(api: &mut Api, session: &str) {
+    loop {
+        let _ = api.heartbeat(session).await;
+        sleep(HEARTBEAT).await;
+    }
+}
