@@ -4,17 +4,20 @@ PREFIX ?= $(HOME)/.local
 BIN    := target/debug
 ARGS   ?=
 
-.PHONY: help play build test bench lint fmt gen tidy check install clean-state
+.PHONY: help play build game-load-local test bench lint fmt gen tidy check install clean-state
 
 help: ## This list
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
 
 play: ## Build what a game needs and start it: a page to play on is printed
 	@sh xtask/play.sh $(ARGS)
 
 build: ## The command and the bundled games
 	cargo build -p spawnpoint -p spice -p arena-tcp
+
+game-load-local: ## Simulated players against a running `spawnpoint up` (CLIENTS, TARGET_URL, MATCH_DURATION, SPAWN_RATE)
+	cargo run -q -p spawnpoint -- load $(ARGS)
 
 test: ## Every suite; at the end which ran, which did not and why (SUITE=rust for one)
 	cargo run -q -p xtask -- test $(SUITE)

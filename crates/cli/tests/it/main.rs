@@ -1,8 +1,10 @@
 //! The real binary, with real games, sockets and signals.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests of their own, where a panic is the finding
 
+mod arena;
 mod life;
 mod line;
+mod load;
 mod matching;
 mod run;
 mod tcp;
