@@ -48,6 +48,8 @@ pub const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 pub const CLOSE_DRAIN: Duration = Duration::from_millis(500);
 /// After our Close the client has this long to answer it.
 pub const LINGER: Duration = Duration::from_secs(2);
+/// Bytes of a client read and thrown away after its handshake was refused: more than any that means well sends before an answer.
+pub const REFUSED_DISCARD: usize = 256 * 1024;
 /// A game's socket died without a word: the control plane has this long to say why.
 pub const WORD_WAIT: Duration = Duration::from_secs(2);
 /// One side has finished; the other may go on for this long.

@@ -60,8 +60,11 @@ pub(crate) async fn connect<D: Dial>(
                 continue;
             }
         };
-        admission.older_gone(TAKEOVER_WAIT).await;
-        match game.dial(&route, address).await {
+        // What is short is boxed: connections wait for their game here by the thousand.
+        if admission.has_older() {
+            Box::pin(admission.older_gone(TAKEOVER_WAIT)).await;
+        }
+        match Box::pin(game.dial(&route, address)).await {
             Ok(leg) => {
                 if admission.attach(&route) {
                     return Ok((admission, leg, route));
@@ -83,7 +86,8 @@ pub(crate) async fn connect<D: Dial>(
             .pause(&route, config.dial_limit)
             .ok_or(Refusal::GameUnreachable)?;
         // A changed route is a reason to try at once; no change is the usual case.
-        if let Ok(change) = tokio::time::timeout(pause, changed(&mut watch)).await {
+        let change = tokio::time::timeout(pause, changed(&mut watch));
+        if let Ok(change) = Box::pin(change).await {
             change?;
         }
     }

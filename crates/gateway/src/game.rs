@@ -1,28 +1,27 @@
-//! The leg to the game: what it is asked, connecting, the handshake by hyper, and then the bare socket back.
+//! The leg to the game: what it is asked, connecting, and the handshake.
 
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 
 use base64::Engine as _;
-use bytes::Bytes;
-use futures::future::{Either, select};
 use http::header::{
-    CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha1::{Digest as _, Sha1};
 use spawnpoint_core::{PlayerId, SessionId};
 use spawnpoint_wire::link::Route;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::access::{Offer, Target};
 use crate::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_HEAD};
 use crate::connect::Dial;
 use crate::decide::Use;
+use crate::half::CHUNK;
+use crate::head::{self, GameAnswer, NotHttp};
 use crate::serve::quicken;
 
 /// Escapes like `encodeURIComponent`, so that every language can read a player id back.
@@ -34,13 +33,10 @@ const ID: &AsciiSet = &NON_ALPHANUMERIC
 /// Appended to the key before hashing (RFC 6455, section 4.2.2).
 const ACCEPT_SALT: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What the game is asked.
+/// What the game is asked: the whole head, ready to be sent, because a connection may wait long for its game.
 #[derive(Clone, Debug)]
 pub(crate) struct GameRequest {
-    path_and_query: String,
-    headers: HeaderMap,
-    /// hyper keeps the spelling of header names here: servers of twenty lines compare them letter by letter.
-    extensions: Extensions,
+    head: Box<[u8]>,
     /// Ours, where the client has been answered already: then nobody else would check the game's answer.
     own_key: Option<String>,
     /// Forwarded; the game may choose among them.
@@ -60,8 +56,7 @@ pub(crate) struct GameLeg {
     pub(crate) stream: TcpStream,
     /// Bytes that followed the handshake at once.
     pub(crate) early: Vec<u8>,
-    pub(crate) headers: HeaderMap,
-    pub(crate) extensions: Extensions,
+    pub(crate) answer: GameAnswer,
 }
 
 /// Why a game could not be connected.
@@ -81,7 +76,6 @@ impl GameRequest {
     pub(crate) fn new(
         target: &Target,
         client: &HeaderMap,
-        extensions: Extensions,
         offer: &Offer,
         who: &Introduction<'_>,
         progress: bool,
@@ -107,91 +101,82 @@ impl GameRequest {
             }
         }
         introduce(&mut headers, &target.prefix, client, who);
+        let mut head = Vec::with_capacity(1024);
+        head.extend_from_slice(b"GET ");
+        head.extend_from_slice(target.path_and_query.as_bytes());
+        head.extend_from_slice(b" HTTP/1.1\r\n");
+        head::lines(&mut head, &headers);
+        head.extend_from_slice(b"\r\n");
         Self {
-            path_and_query: target.path_and_query.clone(),
-            headers,
-            extensions,
+            head: head.into_boxed_slice(),
             own_key,
             subprotocols: offer.game.clone(),
         }
     }
 
-    fn to_http(&self) -> Result<Request<Empty<Bytes>>, DialError> {
-        let mut request = Request::builder()
-            .method(Method::GET)
-            .version(Version::HTTP_11)
-            .uri(&self.path_and_query)
-            .body(Empty::new())
-            .map_err(|_| DialError::Refused("a path that HTTP cannot carry".into()))?;
-        *request.headers_mut() = self.headers.clone();
-        *request.extensions_mut() = self.extensions.clone();
-        Ok(request)
-    }
-
-    async fn shake_hands(&self, stream: TcpStream) -> Result<GameLeg, DialError> {
-        let (mut send, connection) = hyper::client::conn::http1::Builder::new()
-            .preserve_header_case(true)
-            .title_case_headers(true)
-            .max_buf_size(MAX_HEAD)
-            .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
-            .await
-            .map_err(|_| DialError::Unreachable)?;
-        let mut connection = pin!(connection.with_upgrades());
-        let request = self.to_http()?;
-        let answered = match select(pin!(send.send_request(request)), connection.as_mut()).await {
-            Either::Left((answer, _)) => answer,
-            // The connection ends before (or while) the answer is handed over.
-            Either::Right((_, answer)) => answer.await,
-        };
-        let mut response = answered.map_err(|e| {
-            if e.is_parse() {
-                DialError::Refused("its answer is not HTTP".into())
-            } else {
-                DialError::Unreachable
+    async fn shake_hands(&self, mut stream: TcpStream) -> Result<GameLeg, DialError> {
+        let unreachable = |_| DialError::Unreachable;
+        stream.write_all(&self.head).await.map_err(unreachable)?;
+        let mut bytes = Vec::new();
+        loop {
+            if receive(&stream, &mut bytes).await.map_err(unreachable)? == 0 {
+                return Err(DialError::Unreachable);
             }
-        })?;
-        self.check(response.status(), response.headers())?;
-        let upgrade = hyper::upgrade::on(&mut response);
-        let upgraded = match select(pin!(upgrade), connection).await {
-            Either::Left((upgraded, _)) => upgraded,
-            Either::Right((_, upgrade)) => upgrade.await,
+            while let Some((answer, length)) = head::game_answer(&bytes)
+                .map_err(|NotHttp| DialError::Refused("its answer is not HTTP".into()))?
+            {
+                bytes.drain(..length);
+                // Only 101 is an answer among those; others say that one is on its way.
+                if answer.status == 101 || !(100..200).contains(&answer.status) {
+                    self.check(&answer)?;
+                    bytes.shrink_to_fit();
+                    return Ok(GameLeg {
+                        stream,
+                        early: bytes,
+                        answer,
+                    });
+                }
+            }
+            if bytes.len() > MAX_HEAD {
+                return Err(DialError::Refused(
+                    "the head of its answer is too large".into(),
+                ));
+            }
         }
-        .map_err(|_| DialError::Unreachable)?;
-        let parts = upgraded
-            .downcast::<TokioIo<TcpStream>>()
-            .map_err(|_| DialError::Refused("the connection could not be taken over".into()))?;
-        let (head, _) = response.into_parts();
-        Ok(GameLeg {
-            stream: parts.io.into_inner(),
-            early: parts.read_buf.to_vec(),
-            headers: head.headers,
-            extensions: head.extensions,
-        })
     }
 
-    fn check(&self, status: StatusCode, headers: &HeaderMap) -> Result<(), DialError> {
-        if status != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(DialError::Refused(format!(
-                "it answered {}",
-                status.as_u16()
-            )));
+    fn check(&self, answer: &GameAnswer) -> Result<(), DialError> {
+        if answer.status != 101 {
+            return Err(DialError::Refused(format!("it answered {}", answer.status)));
         }
-        let websocket = headers
-            .get(UPGRADE)
-            .is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
-        if !websocket {
+        if !answer.websocket {
             return Err(DialError::Refused("it upgrades to something else".into()));
         }
         let expected = self.own_key.as_deref().map(|k| accept_for(k.as_bytes()));
         if let Some(expected) = expected
-            && headers.get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes)
-                != Some(expected.as_bytes())
+            && answer.accept.as_deref() != Some(expected.as_bytes())
         {
             return Err(DialError::Refused(
                 "its Sec-WebSocket-Accept is wrong".into(),
             ));
         }
         Ok(())
+    }
+}
+
+/// Appends what has come to `bytes`; how much that was, nothing at the end of the stream.
+async fn receive(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        let received: io::Result<usize> = CHUNK.with_borrow_mut(|chunk| {
+            let n = stream.try_read(chunk)?;
+            bytes.extend_from_slice(chunk.get(..n).unwrap_or_default());
+            Ok(n)
+        });
+        match received {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            received => return received,
+        }
     }
 }
 
@@ -331,9 +316,17 @@ mod tests {
             secure: true,
         };
         let offer = crate::access::offer(&map);
-        let made = GameRequest::new(&target, &map, Extensions::new(), &offer, &who, progress);
-        assert_eq!(made.path_and_query, "/a?x=1");
-        made.to_http().unwrap().headers().clone()
+        let made = GameRequest::new(&target, &map, &offer, &who, progress);
+        let text = std::str::from_utf8(&made.head).unwrap();
+        let (first, rest) = text.split_once("\r\n").unwrap();
+        assert_eq!(first, "GET /a?x=1 HTTP/1.1");
+        let lines = rest.strip_suffix("\r\n\r\n").unwrap().split("\r\n");
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.map(|l| l.split_once(": ").unwrap()) {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        headers
     }
 
     #[test]

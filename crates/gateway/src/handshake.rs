@@ -1,35 +1,40 @@
-//! One request on a path of ours: who is it, may they, where does it lead; and the answer to the handshake.
+//! One WebSocket handshake on a path of ours: who is it, may they, where does it lead; and its answer.
 //!
-//! The token is checked before anything is looked up, so that an answer never tells whether a session exists to somebody who has
-//! no token for it.
+//! hyper reads the request; then its connection is taken apart and only the bare socket and what the game will be asked are kept,
+//! because a connection may wait long for its game. The token is checked before anything is looked up, so that an answer never tells
+//! whether a session exists to somebody who has no token for it.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures::future::{Either, select};
 use http::header::{
-    CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use hyper::upgrade::OnUpgrade;
+use socket2::SockRef;
 use spawnpoint_core::Code;
-use spawnpoint_wire::access::Peer;
 use spawnpoint_wire::problem::Problem;
 use spawnpoint_wire::token::TokenClaims;
-use tokio::time::timeout;
+use tokio::io::{AsyncWriteExt as _, Interest};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep, timeout};
 
 use crate::access::{self, Offer, PROGRESS, Target, V1};
+use crate::config::{CLIENT_WRITE, LINGER, REFUSED_DISCARD, WATCH_PERIOD};
 use crate::connect::{connect, refusal_for};
 use crate::decide::{Refusal, Use};
 use crate::game::{GameLeg, GameRequest, Introduction, accept_for};
+use crate::head::{greeting, last_answer};
 use crate::http_game::entrance::{self, Credentials, Door};
-use crate::relay::{Leg, Relay};
+use crate::relay::{Ended, Leg, Relay, ended};
 use crate::serve::Permit;
 use crate::table::Admission;
 use crate::{Inner, progress, roster};
@@ -37,78 +42,144 @@ use crate::{Inner, progress, roster};
 type Answer = Response<Full<Bytes>>;
 
 /// What every request of ours is checked for before anybody is asked who they are.
-struct Asked {
+pub(crate) struct Asked {
     door: Door,
     target: Target,
     credentials: Credentials,
     offer: Offer,
     key: Vec<u8>,
-    upgrade: OnUpgrade,
-    permit: Option<Permit>,
-    head: http::request::Parts,
+    headers: HeaderMap,
+    permit: Permit,
 }
 
-/// Answers one request for a WebSocket.
-pub(crate) async fn answer(
-    inner: Arc<Inner>,
+/// Checks the form of a request for a WebSocket. On refusal the answer, counted.
+pub(crate) fn read(
+    inner: &Inner,
     request: Request<Incoming>,
-    peer: SocketAddr,
     door: Door,
-) -> Answer {
+    permit: Permit,
+) -> Result<Asked, Answer> {
+    check(inner, request, door, permit).map_err(|refusal| {
+        inner.table.counters.handshake(refusal.code().as_str());
+        problem(&refusal)
+    })
+}
+
+/// A client whose request was read, and the socket that it came by. Boxed on its way: thousands may wait.
+pub(crate) struct Visit {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) client: Leg,
+    pub(crate) peer: SocketAddr,
+    pub(crate) asked: Asked,
+}
+
+/// Goes on with a client, to the relay or to a refusal.
+pub(crate) async fn welcome(visit: Box<Visit>) {
+    let admitted = Box::pin(admit(&visit.inner, &visit.asked, visit.peer)).await;
+    if visit.asked.offer.progress {
+        let inner = visit.inner.clone();
+        inner.tracker.spawn(tell_progress(visit, admitted));
+        return;
+    }
+    match admitted {
+        Ok(admission) => {
+            let parked = Box::new(Parked::new(visit, &admission));
+            wait(parked, admission).await;
+        }
+        Err(refusal) => {
+            let inner = &visit.inner;
+            inner.table.counters.handshake(refusal.code().as_str());
+            let client = visit.client;
+            Box::pin(turn_away(client.stream, &refusal)).await;
+        }
+    }
+}
+
+/// A client that waits for its game without a word: it cannot be told anything before its handshake is answered.
+struct Parked {
+    inner: Arc<Inner>,
+    client: Leg,
+    request: GameRequest,
+    v1: bool,
+}
+
+impl Parked {
+    fn new(visit: Box<Visit>, admission: &Admission) -> Self {
+        let Visit {
+            inner,
+            client,
+            peer,
+            asked,
+        } = *visit;
+        let v1 = asked.offer.v1;
+        Self {
+            request: game_request(&inner, asked, admission, peer),
+            inner,
+            client,
+            v1,
+        }
+    }
+
+    /// Answers the handshake and starts the relay.
+    async fn go(mut self: Box<Self>, admission: Admission, game: GameLeg) -> &'static str {
+        let ours = self.v1.then_some(V1);
+        let answer = game.answer.for_client(&self.request.subprotocols, ours);
+        if !say(&mut self.client.stream, &answer).await {
+            return "client_gone";
+        }
+        let extended = game.answer.extended;
+        let game = Leg {
+            stream: game.stream,
+            early: game.early,
+        };
+        // A task of its own, so that what the handshake needed is gone when the tunnel goes quiet.
+        let relay = Relay::new(self.client, game, extended, admission);
+        self.inner.tracker.spawn(relay);
+        "ok"
+    }
+}
+
+async fn wait(parked: Box<Parked>, admission: Admission) {
     let mut outcome = Outcome {
-        inner: &inner,
+        inner: parked.inner.clone(),
         text: "client_gone",
     };
-    let asked = match read(&inner, door, request) {
-        Ok(asked) => asked,
-        Err(refusal) => return outcome.refused(&refusal),
-    };
-    let wants_progress = asked.offer.progress;
-    let admitted = admit(&inner, &asked, peer).await;
-    if wants_progress {
-        // Counted by the task that takes over.
-        outcome.text = "";
-        return with_progress(&inner, asked, admitted, peer);
-    }
-    let answered = match admitted {
-        Ok(admission) => parked(&inner, asked, admission, peer).await,
-        Err(refusal) => Err(refusal),
-    };
-    match answered {
-        Ok(answer) => {
-            outcome.text = "ok";
-            answer
+    match connected(&parked, admission).await {
+        Some(Ok((admission, game))) => {
+            outcome.text = Box::pin(parked.go(admission, *game)).await;
         }
-        Err(refusal) => outcome.refused(&refusal),
+        Some(Err(refusal)) => {
+            outcome.text = refusal.code().as_str();
+            Box::pin(turn_away(parked.client.stream, &refusal)).await;
+        }
+        None => {}
     }
 }
 
-/// Counts how a handshake ended, also when the client goes away in the middle and the future is just dropped.
-struct Outcome<'a> {
-    inner: &'a Inner,
+/// Counts how a handshake ended, also when the future is just dropped.
+struct Outcome {
+    inner: Arc<Inner>,
     text: &'static str,
 }
 
-impl Outcome<'_> {
-    fn refused(&mut self, refusal: &Refusal) -> Answer {
-        self.text = refusal.code().as_str();
-        problem(refusal)
-    }
-}
-
-impl Drop for Outcome<'_> {
+impl Drop for Outcome {
     fn drop(&mut self) {
-        if !self.text.is_empty() {
-            self.inner.table.counters.handshake(self.text);
-        }
+        self.inner.table.counters.handshake(self.text);
     }
 }
 
-/// Checks the form of the request.
-fn read(inner: &Inner, door: Door, mut request: Request<Incoming>) -> Result<Asked, Refusal> {
+fn check(
+    inner: &Inner,
+    request: Request<Incoming>,
+    door: Door,
+    permit: Permit,
+) -> Result<Asked, Refusal> {
     let headers = request.headers();
     entrance::check_origin(door, request.method(), true, headers, &inner.config)?;
     entrance::check_form(headers, request.uri(), request.method())?;
+    if request.version() != Version::HTTP_11 {
+        return Err(Refusal::Handshake("it must be HTTP/1.1"));
+    }
     if headers
         .get(SEC_WEBSOCKET_VERSION)
         .map(HeaderValue::as_bytes)
@@ -132,27 +203,24 @@ fn read(inner: &Inner, door: Door, mut request: Request<Incoming>) -> Result<Ask
     let secure = inner.config.secure;
     let offered = offer.token.as_deref();
     let credentials = entrance::credentials(door, &target, offered, headers, secure);
-    let upgrade = hyper::upgrade::on(&mut request);
-    let (mut head, _) = request.into_parts();
-    head.extensions.remove::<Peer>();
-    let permit = head.extensions.remove::<Permit>();
+    let (head, _) = request.into_parts();
     Ok(Asked {
         door,
         target,
         credentials,
         offer,
         key,
-        upgrade,
+        headers: head.headers,
         permit,
-        head,
     })
 }
 
 async fn admit(inner: &Arc<Inner>, asked: &Asked, peer: SocketAddr) -> Result<Admission, Refusal> {
-    let counts = entrance::cookie_counts(&asked.head.headers, inner.config.secure);
+    let counts = entrance::cookie_counts(&asked.headers, inner.config.secure);
     let granted = authorise(inner, &asked.target.name, &asked.credentials, counts)?;
     let (claims, address) = (granted.claims, peer.ip().to_canonical());
-    admit_player(inner, &claims, address, asked.permit.clone(), Use::Tunnel).await
+    let permit = Some(asked.permit.clone());
+    admit_player(inner, &claims, address, permit, Use::Tunnel).await
 }
 
 /// A token that is good for the session that was asked for.
@@ -209,7 +277,7 @@ pub(crate) async fn admit_player(
 
 fn game_request(
     inner: &Inner,
-    asked: &mut Asked,
+    mut asked: Asked,
     admission: &Admission,
     peer: SocketAddr,
 ) -> GameRequest {
@@ -219,132 +287,125 @@ fn game_request(
         peer,
         secure: inner.config.secure,
     };
-    entrance::strip(&mut asked.head.headers, &asked.credentials, asked.door);
-    GameRequest::new(
-        &asked.target,
-        &asked.head.headers,
-        std::mem::take(&mut asked.head.extensions),
-        &asked.offer,
-        &who,
-        asked.offer.progress,
-    )
+    entrance::strip(&mut asked.headers, &asked.credentials, asked.door);
+    let progress = asked.offer.progress;
+    GameRequest::new(&asked.target, &asked.headers, &asked.offer, &who, progress)
 }
 
-/// Waits for the game before answering. The client cannot be told anything meanwhile, so not for long.
-async fn parked(
-    inner: &Arc<Inner>,
-    mut asked: Asked,
+/// Waits for the game, not for long. `None`: the client left.
+async fn connected(
+    parked: &Parked,
     admission: Admission,
-    peer: SocketAddr,
-) -> Result<Answer, Refusal> {
-    let request = game_request(inner, &mut asked, &admission, peer);
+) -> Option<Result<(Admission, Box<GameLeg>), Refusal>> {
+    let config = &parked.inner.config;
+    let _counted = parked.inner.table.counters.parked.count();
     let tunnel = admission.shared_tunnel();
-    let counted = inner.table.counters.parked.count();
-    let ordered = poll_fn(|cx| tunnel.poll_order(cx));
-    let connected = pin!(timeout(
-        inner.config.park,
-        connect(admission, &request, &inner.config)
+    let mut connecting = pin!(timeout(
+        config.park,
+        connect(admission, &parked.request, config)
     ));
-    let (admission, leg, _) = match select(pin!(ordered), connected).await {
-        Either::Left((close, _)) => return Err(refusal_for(close)),
-        Either::Right((connected, _)) => connected.map_err(|_| Refusal::StillStarting)??,
-    };
-    drop(counted);
-    let GameLeg {
-        stream,
-        early,
-        headers,
-        extensions,
-    } = leg;
-    let mut answer = Response::new(Full::default());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *answer.extensions_mut() = extensions;
-    let extended = headers.contains_key(SEC_WEBSOCKET_EXTENSIONS);
-    *answer.headers_mut() = answer_headers(headers, &request.subprotocols, asked.offer.v1);
-    let upgrade = asked.upgrade;
-    inner.tracker.clone().spawn(relay(
-        inner.clone(),
-        upgrade,
-        Leg { stream, early },
-        extended,
-        admission,
-    ));
-    Ok(answer)
+    let mut overdue = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(close) = tunnel.poll_order(cx) {
+            return Poll::Ready(Some(Err(refusal_for(close))));
+        }
+        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+            let connected = connected.unwrap_or(Err(Refusal::StillStarting));
+            let connected = connected.map(|(admission, leg, _)| (admission, Box::new(leg)));
+            return Poll::Ready(Some(connected));
+        }
+        poll_left(&parked.client.stream, &mut overdue, cx).map(|()| None)
+    })
+    .await
 }
 
-/// Starts the relay as a task of its own, so that what the handshake needed is gone when the tunnel goes quiet.
-async fn relay(
-    inner: Arc<Inner>,
-    upgrade: OnUpgrade,
-    game: Leg,
-    extended: bool,
-    admission: Admission,
-) {
-    if let Some(client) = progress::take_over(upgrade).await {
-        inner
-            .tracker
-            .spawn(Relay::new(client, game, extended, admission));
+/// Waits until the client is gone. What it sends too early stays in the kernel, so that its sender feels it; `overdue` is the time for
+/// the next look then.
+fn poll_left(
+    client: &TcpStream,
+    overdue: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    loop {
+        if let Some(wait) = overdue {
+            ready!(wait.as_mut().poll(cx));
+            *overdue = None;
+        }
+        if ready!(client.poll_read_ready(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        let peeked = client.try_io(Interest::READABLE, || {
+            SockRef::from(client).peek(&mut [MaybeUninit::uninit()])
+        });
+        match peeked {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return Poll::Ready(()),
+            // Behind bytes that nobody reads the end of the stream shows in the socket's state alone.
+            Ok(_) if ended(client, cx) != Ended::No => return Poll::Ready(()),
+            Ok(_) => *overdue = Some(Box::pin(sleep(WATCH_PERIOD))),
+        }
     }
-}
-
-/// The game's answer as the client gets it.
-fn answer_headers(mut game: HeaderMap, forwarded: &[String], v1: bool) -> HeaderMap {
-    let chosen = game.remove(SEC_WEBSOCKET_PROTOCOL);
-    for name in [
-        "connection",
-        "upgrade",
-        "keep-alive",
-        "transfer-encoding",
-        "content-length",
-        "trailer",
-        "proxy-connection",
-    ] {
-        game.remove(name);
-    }
-    game.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    game.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    let known = chosen.filter(|c| forwarded.iter().any(|f| f.as_bytes() == c.as_bytes()));
-    if let Some(chosen) = known.or_else(|| v1.then(|| HeaderValue::from_static(V1))) {
-        game.insert(SEC_WEBSOCKET_PROTOCOL, chosen);
-    }
-    game
 }
 
 /// Answers 101 at once; everything else, refusals too, the client hears on the connection: a page cannot read the status of a
 /// refused handshake, but it can read a close code.
-fn with_progress(
-    inner: &Arc<Inner>,
-    mut asked: Asked,
-    admitted: Result<Admission, Refusal>,
-    peer: SocketAddr,
-) -> Answer {
-    let mut answer = Response::new(Full::default());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = answer.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROGRESS));
-    if let Ok(accept) = HeaderValue::from_str(&accept_for(&asked.key)) {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+async fn tell_progress(mut visit: Box<Visit>, admitted: Result<Admission, Refusal>) {
+    let answer = greeting(&accept_for(&visit.asked.key), PROGRESS);
+    if !say(&mut visit.client.stream, &answer).await {
+        visit.inner.table.counters.handshake("client_gone");
+        return;
     }
     match admitted {
         Ok(admission) => {
-            let request = game_request(inner, &mut asked, &admission, peer);
-            let task = progress::run(inner.clone(), asked.upgrade, admission, request);
-            inner.tracker.spawn(task);
+            let p = Parked::new(visit, &admission);
+            progress::run(p.inner, p.client, admission, p.request).await;
         }
         Err(refusal) => {
+            let Visit { inner, client, .. } = *visit;
             inner.table.counters.handshake(refusal.code().as_str());
-            let task =
-                progress::refuse(inner.clone(), asked.upgrade, asked.permit, refusal.close());
-            inner.tracker.spawn(task);
+            Box::pin(progress::refuse(inner, client, refusal.close())).await;
         }
     }
-    answer
+}
+
+/// Writes something small; false: the client is gone or takes nothing.
+async fn say(client: &mut TcpStream, bytes: &[u8]) -> bool {
+    matches!(
+        timeout(CLIENT_WRITE, client.write_all(bytes)).await,
+        Ok(Ok(()))
+    )
+}
+
+/// Says why not, and reads over what the client may still send: a socket closed with unread bytes takes back what it said last.
+async fn turn_away(mut client: TcpStream, refusal: &Refusal) {
+    let answer = last_answer(&document(refusal));
+    if !say(&mut client, &answer).await || client.shutdown().await.is_err() {
+        return;
+    }
+    let read_over = async {
+        let mut room = vec![0u8; 4096];
+        let mut discarded = 0;
+        while discarded < REFUSED_DISCARD {
+            if client.readable().await.is_err() {
+                return;
+            }
+            match client.try_read(&mut room) {
+                Ok(0) => return,
+                Ok(n) => discarded += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = timeout(LINGER, read_over).await;
 }
 
 /// A refusal as a problem document.
 pub(crate) fn problem(refusal: &Refusal) -> Answer {
+    document(refusal).map(|body| Full::new(Bytes::from(body)))
+}
+
+fn document(refusal: &Refusal) -> Response<Vec<u8>> {
     let code = refusal.code();
     let document = Problem::new(code, refusal.to_string());
     let mut answer = problem_answer(&document);
@@ -372,10 +433,9 @@ pub(crate) fn problem(refusal: &Refusal) -> Answer {
 }
 
 /// The answer for a problem.
-fn problem_answer(document: &Problem) -> Answer {
+fn problem_answer(document: &Problem) -> Response<Vec<u8>> {
     // A document of strings and numbers always serialises.
-    let body = serde_json::to_vec(document).unwrap_or_default();
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(serde_json::to_vec(document).unwrap_or_default());
     *answer.status_mut() =
         StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = answer.headers_mut();
@@ -395,20 +455,7 @@ fn problem_answer(document: &Problem) -> Answer {
 
 /// The whole HTTP answer, for a socket that no request is read from.
 pub(crate) fn bare_problem(code: Code, detail: &str) -> Vec<u8> {
-    let document = Problem::new(code, detail);
-    let body = serde_json::to_string(&document).unwrap_or_default();
-    let retry = document
-        .retry_after
-        .map(|s| format!("retry-after: {s}\r\n"))
-        .unwrap_or_default();
-    let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n{retry}connection: close\r\n\r\n{body}",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or_default(),
-        body.len()
-    )
-    .into_bytes()
+    last_answer(&problem_answer(&Problem::new(code, detail)))
 }
 
 #[cfg(test)]
@@ -416,37 +463,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_games_choice_stands_if_it_was_offered_else_ours_if_it_was() {
-        let choose = |game: Option<&'static str>, forwarded: &[&str], v1: bool| {
-            let mut headers = HeaderMap::new();
-            if let Some(game) = game {
-                headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(game));
-            }
-            let forwarded: Vec<String> = forwarded.iter().map(|s| (*s).to_owned()).collect();
-            let answer = answer_headers(headers, &forwarded, v1);
-            answer
-                .get(SEC_WEBSOCKET_PROTOCOL)
-                .map(|v| v.to_str().unwrap().to_owned())
-        };
-        assert_eq!(
-            choose(Some("chat"), &["chat", "x"], true).as_deref(),
-            Some("chat")
-        );
-        assert_eq!(choose(None, &["chat"], true).as_deref(), Some(V1));
-        assert_eq!(
-            choose(Some("made-up"), &["chat"], true).as_deref(),
-            Some(V1)
-        );
-        assert_eq!(choose(Some("made-up"), &[], false), None);
-        assert_eq!(choose(None, &[], false), None);
-    }
-
-    #[test]
     fn a_bare_problem_is_a_whole_answer() {
         let text = String::from_utf8(bare_problem(Code::TooManyConnections, "too many")).unwrap();
         assert!(text.starts_with("HTTP/1.1 429 Too Many Requests\r\n"));
         assert!(
-            text.contains("\r\nretry-after: 5\r\n")
+            text.contains("\r\nRetry-After: 5\r\n")
                 && text.contains("\"code\":\"too_many_connections\"")
         );
     }

@@ -13,6 +13,7 @@ pub mod frames;
 mod game;
 mod half;
 mod handshake;
+mod head;
 mod http_game;
 mod metrics;
 mod progress;

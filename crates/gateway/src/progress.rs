@@ -7,8 +7,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use spawnpoint_core::session::Phase;
 use spawnpoint_core::{Clock, SessionId};
 use spawnpoint_wire::close::Close;
@@ -28,51 +26,30 @@ use crate::frames::{
 use crate::game::{GameLeg, GameRequest};
 use crate::relay::{Ended, Leg, Relay, ended};
 use crate::routes::RouteState;
-use crate::serve::Permit;
 use crate::table::Admission;
 
-/// Takes the bare socket back from hyper.
-pub(crate) async fn take_over(upgrade: OnUpgrade) -> Option<Leg> {
-    let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some(Leg {
-        stream: parts.io.into_inner(),
-        early: parts.read_buf.to_vec(),
-    })
-}
-
 /// Tells a client whose handshake was answered why it is refused.
-pub(crate) async fn refuse(
-    inner: Arc<Inner>,
-    upgrade: OnUpgrade,
-    _permit: Option<Permit>,
-    close: Close,
-) {
-    if let Some(leg) = take_over(upgrade).await {
-        Waiting {
-            stream: leg.stream,
-            early: leg.early,
-        }
-        .goodbye(&inner, close)
-        .await;
+pub(crate) async fn refuse(inner: Arc<Inner>, client: Leg, close: Close) {
+    Waiting {
+        stream: client.stream,
+        early: client.early,
     }
+    .goodbye(&inner, close)
+    .await;
 }
 
 /// The whole life of a connection with progress, up to the relay.
 pub(crate) async fn run(
     inner: Arc<Inner>,
-    upgrade: OnUpgrade,
+    client: Leg,
     admission: Admission,
     request: GameRequest,
 ) {
     let counters = inner.table.counters.clone();
     let waiting = counters.progress.count();
-    let Some(leg) = take_over(upgrade).await else {
-        counters.handshake("client_gone");
-        return;
-    };
     let client = Waiting {
-        stream: leg.stream,
-        early: leg.early,
+        stream: client.stream,
+        early: client.early,
     };
     match tell(&inner, client, admission, request).await {
         Some(relay) => {

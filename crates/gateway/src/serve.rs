@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn, ready};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -24,8 +25,10 @@ use crate::config::{ACCEPT_PAUSE, CLIENT_UNACKNOWLEDGED, KEEPALIVE, KEEPALIVE_IN
 use crate::metrics::lock;
 use spawnpoint_wire::access::Peer;
 
-use crate::http_game::{self, Reply};
-use crate::{Inner, handshake};
+use crate::Inner;
+use crate::handshake::{self, Asked, Visit};
+use crate::http_game::{self, Reply, entrance};
+use crate::relay::Leg;
 
 /// Small frames leave at once, and a peer that vanished is noticed.
 pub(crate) fn quicken(stream: &TcpStream) {
@@ -186,39 +189,102 @@ async fn connection<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let kill = inner.kill.clone();
-    let header_timeout = inner.config.header_timeout;
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        let door = http_game::door(request.headers(), request.uri(), &inner.config.access);
-        if let Some(door) = door {
-            request.extensions_mut().insert(permit.clone());
-            let ours = http_game::answer(inner.clone(), request, peer, door);
-            ours.map(|r| Ok(r.map(Either::Left))).boxed()
-        } else {
-            let theirs = fallback.clone().oneshot(request);
-            theirs
-                .map(|r| r.map(|r| r.map(Either::<Reply, B>::Right)))
-                .boxed()
-        }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
+    // Handed over by the service, which hyper owns, to us, who own hyper.
+    let handover = Arc::new(Mutex::new(None));
+    let service = service(inner.clone(), peer, permit, fallback, handover.clone());
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        .header_read_timeout(inner.config.header_timeout)
         .max_buf_size(MAX_HEAD)
         .preserve_header_case(true)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    tokio::select! {
-        // Errors here are the client's: it went away, sent no request, or no HTTP.
-        _ = connection.as_mut() => return,
-        () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    // Requests under way are finished; streams that never end are cut when the drain's time is over.
-    tokio::select! {
-        _ = connection => {}
-        () = kill.cancelled() => {}
-    }
+        .serve_connection(TokioIo::new(stream), service);
+    let mut stopping = false;
+    let asked = loop {
+        let served = poll_fn(|cx| {
+            let served = Pin::new(&mut connection).poll(cx);
+            match lock(&handover).take() {
+                Some(asked) => Poll::Ready(Some(asked)),
+                // Errors here are the client's: it went away, sent no request, or no HTTP.
+                None => served.map(|_| None),
+            }
+        });
+        tokio::select! {
+            served = served => match served {
+                Some(asked) => break asked,
+                None => return,
+            },
+            () = shutdown.cancelled(), if !stopping => {
+                stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            // Requests under way are finished; streams that never end are cut when the drain's time is over.
+            () = kill.cancelled(), if stopping => return,
+        }
+    };
+    let parts = connection.into_parts();
+    let visit = Visit {
+        inner: inner.clone(),
+        client: Leg {
+            stream: parts.io.into_inner(),
+            early: parts.read_buf.to_vec(),
+        },
+        peer,
+        asked,
+    };
+    // A task of its own: what hyper needed is gone with this one.
+    inner.tracker.spawn(handshake::welcome(Box::new(visit)));
+}
+
+/// A WebSocket's request leaves hyper by this.
+type Handover = Arc<Mutex<Option<Asked>>>;
+
+type Answering<B> =
+    Pin<Box<dyn Future<Output = Result<Response<Either<Reply, B>>, Infallible>> + Send>>;
+
+/// Who answers which request of one connection.
+fn service<S, B>(
+    inner: Arc<Inner>,
+    peer: SocketAddr,
+    permit: Permit,
+    fallback: S,
+    handover: Handover,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<Either<Reply, B>>,
+    Error = Infallible,
+    Future = Answering<B>,
+> + Unpin
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let fallback = Box::new(fallback);
+    hyper::service::service_fn(move |mut request: Request<Incoming>| -> Answering<B> {
+        let door = http_game::door(request.headers(), request.uri(), &inner.config.access);
+        let Some(door) = door else {
+            request.extensions_mut().insert(Peer(peer));
+            let theirs = S::clone(&fallback).oneshot(request);
+            return theirs
+                .map(|r| r.map(|r| r.map(Either::<Reply, B>::Right)))
+                .boxed();
+        };
+        if !entrance::is_websocket(request.method(), request.headers()) {
+            let ours = http_game::answer(inner.clone(), request, peer, door);
+            return ours.map(|r| Ok(r.map(Either::Left))).boxed();
+        }
+        match handshake::read(&inner, request, door, permit.clone()) {
+            Ok(asked) => {
+                *lock(&handover) = Some(asked);
+                pending().boxed()
+            }
+            Err(answer) => ready(Ok(answer.map(|body| Either::Left(Reply::Own(body))))).boxed(),
+        }
+    })
 }
 
 /// Answers nothing but 404: for gateways that stand alone.

@@ -433,6 +433,11 @@ impl Admission {
         self.watch.clone()
     }
 
+    /// Whether [`Self::older_gone`] would wait.
+    pub(crate) const fn has_older(&self) -> bool {
+        !self.older.is_empty()
+    }
+
     /// Waits until the game has lost this player's older connections, or for as long as one should.
     pub(crate) async fn older_gone(&mut self, limit: std::time::Duration) {
         let older = std::mem::take(&mut self.older);

@@ -47,10 +47,6 @@ pub(crate) async fn answer(
     peer: SocketAddr,
     door: Door,
 ) -> Response<Reply> {
-    if entrance::is_websocket(request.method(), request.headers()) {
-        let answer = handshake::answer(inner, request, peer, door).await;
-        return answer.map(Reply::Own);
-    }
     let mut outcome = Outcome {
         inner: &inner,
         text: "client_gone",
@@ -103,7 +99,6 @@ async fn serve(
 ) -> Result<Served, Refusal> {
     let (mut head, body) = request.into_parts();
     head.extensions.remove::<spawnpoint_wire::access::Peer>();
-    head.extensions.remove::<crate::serve::Permit>();
     entrance::check_origin(door, &head.method, false, &head.headers, &inner.config)?;
     entrance::check_form(&head.headers, &head.uri, &head.method)?;
     let target = entrance::target(door, &head.uri).ok_or(Refusal::Path)?;

@@ -202,7 +202,7 @@ async fn early_words_in_the_segment_of_the_handshake_arrive_once() {
         let mut bytes = Vec::new();
         let answer = soon("a head", read_head(&mut client, &mut bytes)).await;
         assert!(
-            answer.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+            answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
             "{answer}"
         );
         client.write_all(&frames[split..]).await.unwrap();
