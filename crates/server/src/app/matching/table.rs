@@ -18,6 +18,10 @@ use crate::config::QueueConfig;
 const HOLD_FIRST: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const HOLD_MOST: Duration = Duration::from_secs(30);
+/// A ticket that was followed by an event stream, and has not been asked after by any means for this long, is not matched until it is
+/// again: its page was closed, and who is matched with it would play alone. A stream looks every two seconds and a browser opens a
+/// broken one again after three; a reload is quicker. Its place stays its own.
+const AWAY_AFTER: Duration = Duration::from_secs(6);
 
 /// Where a ticket stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub(super) struct Waiting {
     /// After a failed match it is not tried again before this.
     not_before: Option<Moment>,
     attended_at: Moment,
+    /// By an event stream too, at some time.
+    followed: bool,
     /// Calls that wait on it right now.
     watchers: u32,
     /// It leaves as soon as its match is known not to be.
@@ -51,6 +57,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Whether its player has gone, as far as can be told: who only asks now and then is not to be judged by when.
+    fn is_away(&self, now: Moment) -> bool {
+        self.followed && self.watchers == 0 && now.since(self.attended_at) >= AWAY_AFTER
+    }
+
     fn change(&self) {
         self.changed.send_modify(|n| *n += 1);
     }
@@ -215,6 +226,7 @@ impl Table {
             standing: Standing::Joining,
             not_before: None,
             attended_at: now,
+            followed: false,
             watchers: 0,
             leaving: false,
             stood_at: 0,
@@ -400,15 +412,28 @@ impl Table {
 
     /// Somebody asks after it.
     pub(super) fn attend(&mut self, id: TicketId, now: Moment) {
+        let Some(t) = self.tickets.get_mut(&id) else {
+            return;
+        };
+        let back = t.is_away(now);
+        t.attended_at = now;
+        if back && let Some(queue) = self.queues.get_mut(&t.ticket.queue) {
+            queue.changed = true;
+        }
+    }
+
+    /// An event stream of a player of it is open.
+    pub(super) fn follow(&mut self, id: TicketId, now: Moment) {
+        self.attend(id, now);
         if let Some(t) = self.tickets.get_mut(&id) {
-            t.attended_at = now;
+            t.followed = true;
         }
     }
 
     /// A call begins or ends to wait on it.
     pub(super) fn watch(&mut self, id: TicketId, begins: bool, now: Moment) {
+        self.attend(id, now);
         if let Some(t) = self.tickets.get_mut(&id) {
-            t.attended_at = now;
             t.watchers = if begins {
                 t.watchers.saturating_add(1)
             } else {
@@ -457,6 +482,7 @@ impl Table {
             };
             match t.not_before {
                 Some(at) if at > now => held = Some(held.map_or(at, |h| h.min(at))),
+                _ if t.is_away(now) => {}
                 _ => all.push(Arc::clone(&t.candidate)),
             }
         }

@@ -327,7 +327,7 @@ impl App {
         let ids = tickets.tickets_of(player);
         ids.into_iter()
             .filter_map(|id| {
-                tickets.attend(id, now);
+                tickets.follow(id, now);
                 let seen = tickets.seen(id, now)?;
                 (seen.standing != Standing::Joining).then(|| (id, queued(&seen)))
             })
