@@ -8,6 +8,7 @@ mod clone;
 mod floor;
 mod gateway;
 mod latency;
+mod matching;
 mod memory;
 mod platform;
 mod plot;
@@ -81,6 +82,8 @@ enum What {
     Gateway,
     /// A game server for each player, or one for several: latency, CPU time, memory.
     Sharing,
+    /// One look at a match queue of 1,000 to 100,000 tickets, and how close the matches are.
+    Matching,
     /// `git clone` to two players in one game, with empty caches.
     Clone,
     /// One process of a measurement.
@@ -117,6 +120,7 @@ fn main() -> Result<()> {
                 What::Memory,
                 What::Gateway,
                 What::Sharing,
+                What::Matching,
             ];
             all.extend(clone.then_some(What::Clone));
             all
@@ -186,6 +190,7 @@ fn measure(what: What, quick: bool) -> Result<Section> {
                 &bar("sharing"),
             ),
         ),
+        What::Matching => ("matching", matching::run(quick, &bar("matching"))),
         What::Clone => ("clone", clone::run(&bar("clone"))),
         What::All { .. } | What::Part { .. } | What::ClaimLoop { .. } => {
             anyhow::bail!("not one measurement")

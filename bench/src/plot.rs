@@ -56,7 +56,6 @@ pub(crate) enum Upright {
     /// From nothing, in even steps.
     Even,
     /// Logarithmic as the other one: what grows in proportion is straight.
-    #[allow(dead_code, reason = "for the measurements that come next")]
     Logarithmic,
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
 
 /// CPU time of one process and of those children of it that have ended and were reaped, theirs included.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -42,12 +43,8 @@ fn parse_cpu(stat: &str, per_second: u64) -> Option<Cpu> {
 
 /// CPU time of the calling thread so far.
 pub(crate) fn thread_cpu() -> Result<Duration> {
-    let path = "/proc/thread-self/schedstat";
-    let text = fs::read_to_string(path).context(path)?;
-    let nanos = text.split_whitespace().next().and_then(|f| f.parse().ok());
-    Ok(Duration::from_nanos(
-        nanos.with_context(|| format!("{path}: {text}"))?,
-    ))
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(spent).context("the thread's CPU time is negative")
 }
 
 /// CPU time of all threads of these processes so far, to the nanosecond: `utime + stime` of `stat` are this sum rounded to hundredths of

@@ -41,7 +41,7 @@ pub enum EventBody {
     Hello {
         /// The session's phase now, if the stream is about one.
         #[serde(
-            with = "phase_option",
+            with = "text::phase::option",
             default,
             skip_serializing_if = "Option::is_none"
         )]
@@ -118,25 +118,6 @@ pub enum EventBody {
         /// Why: a problem code.
         code: String,
     },
-}
-
-/// Serde for an optional phase by its stable spelling.
-mod phase_option {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use spawnpoint_core::session::Phase;
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<Phase>, s: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(p) => s.serialize_str(p.as_str()),
-            None => s.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Phase>, D::Error> {
-        Option::<String>::deserialize(d)?
-            .map(|s| Phase::parse(&s).ok_or_else(|| D::Error::custom("not a phase")))
-            .transpose()
-    }
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub struct Route {
     pub waiting_for: Option<String>,
     /// Why it ends, from `ending` on.
     #[serde(
-        with = "reason_option",
+        with = "text::reason::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
@@ -203,26 +203,5 @@ mod roster {
         d: D,
     ) -> Result<Arc<[PlayerId]>, D::Error> {
         crate::text::list::deserialize::<PlayerId, D>(d).map(Into::into)
-    }
-}
-
-mod reason_option {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use spawnpoint_core::lifecycle::Reason;
-
-    pub(super) fn serialize<S: Serializer>(
-        value: &Option<Reason>,
-        s: S,
-    ) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(r) => s.serialize_str(r.as_str()),
-            None => s.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Reason>, D::Error> {
-        Option::<String>::deserialize(d)?
-            .map(|s| Reason::parse(&s).ok_or_else(|| D::Error::custom("not a reason")))
-            .transpose()
     }
 }

@@ -117,6 +117,36 @@ macro_rules! spelled {
                 <$type>::parse(&s)
                     .ok_or_else(|| D::Error::custom(format_args!("{s:?} is not a known value")))
             }
+
+            /// The same for an `Option`; combine with `#[serde(default)]`.
+            pub mod option {
+                use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+                /// One value, which is there.
+                #[derive(Serialize, Deserialize)]
+                struct There(#[serde(with = "super")] $type);
+
+                /// Writes the spelling or null.
+                ///
+                /// # Errors
+                /// Those of the serializer.
+                pub fn serialize<S: Serializer>(
+                    value: &Option<$type>,
+                    s: S,
+                ) -> Result<S::Ok, S::Error> {
+                    value.map(There).serialize(s)
+                }
+
+                /// Reads the spelling or null.
+                ///
+                /// # Errors
+                /// When it is neither null nor a known one.
+                pub fn deserialize<'de, D: Deserializer<'de>>(
+                    d: D,
+                ) -> Result<Option<$type>, D::Error> {
+                    Ok(Option::<There>::deserialize(d)?.map(|there| there.0))
+                }
+            }
         }
     };
 }

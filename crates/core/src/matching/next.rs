@@ -15,7 +15,6 @@ const SCATTER: u32 = 0x9e37_79b1;
 
 /// The time that passes until those who are free can be matched, to the millisecond.
 pub(super) fn next_change(search: &mut Search<'_>) -> Option<Duration> {
-    search.only_free_at_any_time();
     let now = search.now;
     let n = search.queue.len();
     let youngest = (0..n).rev().find(|t| search.free(*t))?;
@@ -24,6 +23,7 @@ pub(super) fn next_change(search: &mut Search<'_>) -> Option<Duration> {
     let end = youngest
         .after(search.rules.settled_after())
         .after(Duration::from_secs(1));
+    search.only_free_until(end);
     let mut earliest: Option<Moment> = None;
     let slots = n.next_power_of_two();
     for slot in 0..slots {

@@ -269,6 +269,32 @@ impl Queue {
     }
 }
 
+/// Who can be in a whole match then for all that their nearest neighbours say: one that states no skill is there, or somebody as close as
+/// they accept. Walks along the lanes, which is a fraction of asking one ticket after the other.
+pub(super) fn in_company(lanes: &[Lane], tickets: u32, rules: &Rules, then: Moment) -> Vec<bool> {
+    let mut company = vec![false; tickets as usize];
+    for lane in lanes {
+        let here = |e: &&Entry| f64::from(e.ms) <= rules.latency_at(e.since, then);
+        let mut all = lane.ranked.iter().chain(&lane.open).filter(here);
+        if lane.open.iter().any(|e| here(&e)) {
+            all.for_each(|e| company[e.ticket as usize] = true);
+            continue;
+        }
+        let mut before: Option<&Entry> = None;
+        for entry in all.by_ref() {
+            company[entry.ticket as usize] |= entry.players == rules.size();
+            if let Some(before) = before {
+                let apart = entry.skill - before.skill;
+                for one in [before, entry] {
+                    company[one.ticket as usize] |= apart <= rules.spread_at(one.since, then);
+                }
+            }
+            before = Some(entry);
+        }
+    }
+    company
+}
+
 impl Lanes {
     /// Those entries of these lanes that are wanted.
     pub(super) fn of(lanes: &[Lane], tickets: u32, wanted: impl Fn(&Entry) -> bool) -> Self {

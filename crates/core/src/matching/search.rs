@@ -1,6 +1,6 @@
 //! The best group around one ticket.
 
-use super::queue::{Entry, Lane, Lanes, Queue, Spot};
+use super::queue::{Entry, Lane, Lanes, Queue, Spot, in_company};
 use super::rules::Rules;
 use super::window::{Enough, Window};
 use crate::time::Moment;
@@ -85,11 +85,16 @@ impl<'q> Search<'q> {
     pub(super) fn new(queue: &'q Queue, rules: &'q Rules, now: Moment) -> Self {
         let n = queue.len() as usize;
         let all = queue.lanes();
-        let in_reach = |e: &Entry| f64::from(e.ms) <= rules.latency_at(e.since, now);
+        // Most of a long queue waits because nobody is near: they are left out from the start, but for those who may play alone.
+        let company = in_company(&all, queue.len(), rules, now);
+        let wanted = |e: &Entry| {
+            f64::from(e.ms) <= rules.latency_at(e.since, now)
+                && (company[e.ticket as usize] || rules.flushes(e.since, now))
+        };
         Self {
             queue,
             rules,
-            lanes: Lanes::of(&all, queue.len(), in_reach),
+            lanes: Lanes::of(&all, queue.len(), wanted),
             all,
             now,
             may_break: FREE,
@@ -151,11 +156,14 @@ impl<'q> Search<'q> {
         self.groups.push(group);
     }
 
-    /// From now on only those who are free can be had, wherever they can ever play.
-    pub(super) fn only_free_at_any_time(&mut self) {
+    /// From now on only those who are free can be had, wherever they can play by `end`.
+    pub(super) fn only_free_until(&mut self, end: Moment) {
         self.may_break = FREE;
-        let free = |e: &Entry| self.free(e.ticket);
-        self.lanes = Lanes::of(&self.all, self.queue.len(), free);
+        let company = in_company(&self.all, self.queue.len(), self.rules, end);
+        let wanted = |e: &Entry| {
+            self.free(e.ticket) && (company[e.ticket as usize] || self.rules.flushes(e.since, end))
+        };
+        self.lanes = Lanes::of(&self.all, self.queue.len(), wanted);
         self.kept_at = self.steps;
     }
 
