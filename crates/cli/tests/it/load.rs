@@ -142,8 +142,9 @@ fn a_server_that_stands_still_for_five_seconds_cannot_hide_it() {
         "80",
         "--spawn-rate",
         "20",
+        // Longer than the stop: who is late has still a match to come to.
         "--match-duration",
-        "2",
+        "8",
         "--poll",
         "0.5",
         "--output",

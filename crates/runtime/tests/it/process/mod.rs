@@ -148,6 +148,18 @@ impl World {
         }
     }
 
+    /// Waits until the log ends with this.
+    async fn until_logged(&self, id: InstanceId, end: &str) {
+        let begun = std::time::Instant::now();
+        while !self.log(id).await.ends_with(end) {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "its log never ends with {end:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn stop(&self, id: InstanceId, grace: Duration) -> Exit {
         let version = self.runtime.get(id).await.unwrap().version;
         self.runtime.stop(id, version, grace).await.unwrap();
