@@ -14,7 +14,8 @@ use crate::play;
 use crate::report::ms;
 use crate::schedule::Beat;
 
-/// A connection that ended this much before the match's time may have been lost: then the server is asked.
+/// A connection that ended this much before the match's time may have been lost: then the server is asked. In a short match it is what
+/// [`SHORT`] allows, so that no loss is taken for an end.
 const EARLY: Duration = Duration::from_secs(1);
 /// A match that lasted less than this share of its time was cut short. Timers are not the same on two machines; a cut is no matter of
 /// percents.
@@ -57,7 +58,8 @@ impl Client {
         loop {
             let over = self.watch(session, &mut lines, &state, &mut terms).await?;
             let ended = Instant::now();
-            if over == play::Over::Closed && ended + EARLY < ends {
+            let early = EARLY.min(plan.match_duration.mul_f64(1.0 - SHORT));
+            if over == play::Over::Closed && ended + early < ends {
                 if shared.through_gateway == Some(false) {
                     // Another instance has another port.
                     way.connect_port = None;
