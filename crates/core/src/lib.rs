@@ -4,6 +4,7 @@
 //! clock, no randomness, no I/O, no logging and no serialisation may enter; stored and transmitted forms are versioned
 //! mirrors in `spawnpoint-wire`. That is what lets every rule be tested exhaustively and replayed from its log.
 
+pub mod audit;
 pub mod code;
 pub mod decision;
 pub mod fleet;
