@@ -116,6 +116,7 @@ impl Bench {
             sdk_url: Some("http://127.0.0.1:8082".into()),
             more_metrics: None,
             tcp: None,
+            random: spawnpoint_server::os_random(),
         };
         let server = build(config()?, deps).await?;
         // A gateway is there and carries nobody.

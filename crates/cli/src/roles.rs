@@ -97,6 +97,7 @@ pub(crate) async fn start(
                 .unwrap_or_default()
         })),
         tcp: Some(tcp.clone() as Arc<dyn TcpPorts>),
+        random: spawnpoint_server::os_random(),
     };
     let server = spawnpoint_server::build(config.clone(), deps)
         .await

@@ -8,6 +8,8 @@ mod access;
 pub mod config;
 mod connect;
 mod decide;
+#[cfg(feature = "simulation")]
+pub mod dry;
 mod feed;
 pub mod frames;
 mod game;

@@ -24,11 +24,13 @@ pub(crate) async fn report(inner: Arc<Inner>, stop: CancellationToken) {
         if reporter.send().await {
             pause = LINK_PAUSE;
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = sleep(REPORT_SPACING) => {}
             }
         } else {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = sleep(pause) => {}
             }
@@ -37,6 +39,7 @@ pub(crate) async fn report(inner: Arc<Inner>, stop: CancellationToken) {
         if !reporter.inner.table.urgent() {
             let next = Instant::now() + REPORT_PERIOD;
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = reporter.inner.table.edge() => {}
                 () = sleep_until(next) => {}

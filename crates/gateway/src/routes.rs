@@ -124,11 +124,10 @@ impl Routes {
     /// Sessions that are not in this whole table.
     pub(crate) fn not_in(&self, all: &[Route]) -> Vec<SessionId> {
         let named: std::collections::HashSet<SessionId> = all.iter().map(|r| r.session).collect();
-        self.live
-            .keys()
-            .copied()
-            .filter(|s| !named.contains(s))
-            .collect()
+        let live = self.live.keys().copied();
+        let mut gone: Vec<SessionId> = live.filter(|s| !named.contains(s)).collect();
+        gone.sort_unstable();
+        gone
     }
 
     /// The answer to a question about a session that was missing. The stream is newer than any answer: it wins.

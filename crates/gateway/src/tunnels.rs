@@ -385,6 +385,8 @@ impl Tunnels {
         if full {
             due = self.crowds.keys().copied().collect();
         }
+        let mut due: Vec<SessionId> = due.into_iter().collect();
+        due.sort_unstable();
         let sessions: Vec<SessionReport> = due
             .into_iter()
             .filter_map(|session| {

@@ -59,7 +59,8 @@ pub struct Rates {
 pub struct Flaky<R> {
     inner: Arc<R>,
     seed: u64,
-    rates: Rates,
+    /// Shared with the watches.
+    rates: Arc<Mutex<Rates>>,
     script: Mutex<HashMap<u64, Fault>>,
     outage: AtomicBool,
     calls: AtomicU64,
@@ -83,7 +84,7 @@ impl<R: Runtime> Flaky<R> {
         Self {
             inner,
             seed,
-            rates,
+            rates: Arc::new(Mutex::new(rates)),
             script: Mutex::default(),
             outage: AtomicBool::new(false),
             calls: AtomicU64::new(0),
@@ -121,6 +122,11 @@ impl<R: Runtime> Flaky<R> {
         self.cuts.send_replace(for_);
     }
 
+    /// From now on calls and watches fail at these rates.
+    pub fn set_rates(&self, rates: Rates) {
+        *self.rates.lock().unwrap_or_else(PoisonError::into_inner) = rates;
+    }
+
     /// Calls so far.
     #[must_use]
     pub fn calls(&self) -> u64 {
@@ -142,7 +148,7 @@ impl<R: Runtime> Flaky<R> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&call);
-        scripted.or_else(|| by_chance(self.rates, self.seed, call))
+        scripted.or_else(|| by_chance(present(&self.rates), self.seed, call))
     }
 
     async fn call<O: Send>(
@@ -171,6 +177,10 @@ impl<R: Runtime> Flaky<R> {
             Some(Fault::Conflict) | None => inner.await,
         }
     }
+}
+
+fn present(rates: &Mutex<Rates>) -> Rates {
+    *rates.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn by_chance(rates: Rates, seed: u64, call: u64) -> Option<Fault> {
@@ -205,7 +215,7 @@ struct CutWatch<R> {
     changes: Option<BoxStream<'static, Change>>,
     cuts: watch::Receiver<Duration>,
     seed: u64,
-    rates: Rates,
+    rates: Arc<Mutex<Rates>>,
     /// Changes passed on so far.
     passed: u64,
     /// A cut drawn for after the last change.
@@ -233,8 +243,9 @@ impl<R: Runtime> CutWatch<R> {
                     let change = change?;
                     self.passed += 1;
                     let draw = mix(self.seed ^ mix(self.passed));
-                    if draw % 1_000 < u64::from(self.rates.cut) {
-                        self.pending = Some(part_of(self.rates.longest_cut, draw));
+                    let rates = present(&self.rates);
+                    if draw % 1_000 < u64::from(rates.cut) {
+                        self.pending = Some(part_of(rates.longest_cut, draw));
                     }
                     return Some(change);
                 }
@@ -310,7 +321,7 @@ impl<R: Runtime> Runtime for Flaky<R> {
             changes: Some(changes),
             cuts: self.cuts.subscribe(),
             seed: self.seed ^ mix(!serial),
-            rates: self.rates,
+            rates: Arc::clone(&self.rates),
             passed: 0,
             pending: None,
         };

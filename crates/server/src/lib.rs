@@ -6,7 +6,13 @@
 
 pub mod app;
 pub mod config;
+pub mod fault;
 pub mod http;
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(dead_code, reason = "the names stay, the switch is not there")
+)]
+pub mod mutant;
 mod workers;
 
 use std::sync::Arc;
@@ -18,7 +24,7 @@ use spawnpoint_core::session::Event;
 use spawnpoint_runtime::RuntimeError;
 use spawnpoint_wire::link::Link;
 
-pub use app::{App, Caller, Deps, Keys};
+pub use app::{App, Caller, Deps, Keys, Random, os_random};
 pub use config::Config;
 
 /// How a drain treats live games.
@@ -115,6 +121,7 @@ impl Server {
                     break;
                 }
                 tokio::select! {
+                    biased;
                     () = ended => {}
                     () = tokio::time::sleep_until(deadline) => break,
                 }

@@ -72,7 +72,7 @@ impl OutcomeUnknown for LobbyError {
 pub struct Flaky<T> {
     inner: T,
     seed: u64,
-    rates: Rates,
+    rates: Mutex<Rates>,
     script: Mutex<HashMap<u64, Fault>>,
     outage: AtomicBool,
     calls: AtomicU64,
@@ -85,7 +85,7 @@ impl<T> Flaky<T> {
         Self {
             inner,
             seed,
-            rates,
+            rates: Mutex::new(rates),
             script: Mutex::default(),
             outage: AtomicBool::new(false),
             calls: AtomicU64::new(0),
@@ -116,6 +116,11 @@ impl<T> Flaky<T> {
         self.outage.store(on, Ordering::SeqCst);
     }
 
+    /// From now on calls fail at these rates.
+    pub fn set_rates(&self, rates: Rates) {
+        *self.rates.lock().unwrap_or_else(PoisonError::into_inner) = rates;
+    }
+
     /// Calls so far.
     #[must_use]
     pub fn calls(&self) -> u64 {
@@ -137,7 +142,8 @@ impl<T> Flaky<T> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&call);
-        scripted.or_else(|| by_chance(self.rates, self.seed, call))
+        let rates = *self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        scripted.or_else(|| by_chance(rates, self.seed, call))
     }
 
     async fn call<O, E: OutcomeUnknown>(

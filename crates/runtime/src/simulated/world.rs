@@ -447,6 +447,7 @@ async fn drive(world: Weak<World>, wake: Arc<Notify>) {
         match next {
             None => wake.notified().await,
             Some(at) => tokio::select! {
+                biased;
                 () = wake.notified() => {}
                 () = tokio::time::sleep_until(at) => {}
             },

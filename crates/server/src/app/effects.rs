@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use spawnpoint_core::lifecycle::Reason;
 use spawnpoint_core::limits::{MAX_RESULTS, RECORD_LOG_TAIL};
 use spawnpoint_core::record::{MatchPlayer, MatchRecord};
 use spawnpoint_core::session::{Effect, Event, Exit, Phase};
 use spawnpoint_core::{FleetName, Generation, InstanceId, Moment, SessionId};
 use spawnpoint_runtime::{Facts, LogRange, RuntimeError, State, Version};
+use spawnpoint_store::StoreError;
 
 use super::world::{Choice, Entry, Holder, Todo};
 use super::{App, revive};
+use crate::fault;
+use crate::mutant::{self, Mutant};
 
 /// First pause of a retry; doubles up to [`RETRY_MOST`].
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -116,6 +120,7 @@ impl App {
             };
             match self.runtime.bind(instance, version, facts, None).await {
                 Ok(version) => {
+                    fault::point(self, "save.written").await;
                     if let Some(entry) = self.world().sessions.get_mut(&id)
                         && entry.session.instance == Some(instance)
                     {
@@ -160,6 +165,7 @@ impl App {
     /// Sleeps and doubles the pause. True when the server stops.
     async fn pause(&self, pause: &mut Duration) -> bool {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(*pause) => {}
             () = self.stop.cancelled() => return true,
         }
@@ -179,6 +185,7 @@ impl App {
             };
             match self.runtime.stop(instance, version, grace).await {
                 Ok(version) => {
+                    fault::point(self, "stop.told").await;
                     self.change_world(|world| {
                         if let Some(entry) = world.sessions.get_mut(&id)
                             && entry.session.instance == Some(instance)
@@ -225,8 +232,13 @@ impl App {
             record.results = results;
             record.results_error = error;
         }
+        fault::point(self, "record.drafted").await;
         let mut pause = RETRY_FIRST;
-        while let Err(e) = self.records.insert(&record).await {
+        let skip = mutant::on(Mutant::RecordNever) && record.reason == Reason::Empty;
+        while let Err(e) = self.insert(&record, skip).await {
+            if mutant::on(Mutant::RecordTwice) {
+                record.session = self.ids.session(self.clock.as_ref());
+            }
             Self::bump(&self.counters.record_retries);
             tracing::warn!(session = %id, code = %e.code(), error = %e, "the match record could not be written; its instance keeps it until it can");
             if self.pause(&mut pause).await {
@@ -234,9 +246,11 @@ impl App {
                 return true;
             }
         }
+        fault::point(self, "record.inserted").await;
         if let Some(instance) = instance {
             self.forget(instance).await;
         }
+        fault::point(self, "forget.done").await;
         let _ = {
             let now = self.now();
             let mut world = self.world();
@@ -263,6 +277,13 @@ impl App {
         self.ended.notify_waiters();
         self.plan_now.notify_one();
         true
+    }
+
+    async fn insert(&self, record: &MatchRecord, skip: bool) -> Result<(), StoreError> {
+        if skip {
+            return Ok(());
+        }
+        self.records.insert(record).await.map(|_| ())
     }
 
     fn draft(&self, id: SessionId) -> Option<(MatchRecord, Option<InstanceId>)> {
@@ -397,6 +418,7 @@ impl App {
         loop {
             if !wait.is_zero() {
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(wait) => {}
                     () = self.stop.cancelled() => return,
                 }
@@ -459,6 +481,7 @@ impl App {
             }
             other => other?,
         };
+        fault::point(self, "restart.done").await;
         self.granted(id, instance, version, generation);
         Ok(())
     }
@@ -475,10 +498,11 @@ impl App {
                 return Ok(());
             };
             let fleet = entry.session.fleet.clone();
-            let place = world.choose(&fleet, id, Choice::Heal);
+            let place = world.choose(&fleet, id, Choice::Heal, || self.new_instance());
             (fleet, place)
         };
         self.put(id, place, generation).await?;
+        fault::point(self, "replace.put").await;
         if let Some(old) = old {
             self.world().hold(old, &fleet, Holder::Orphan);
             self.forget(old).await;

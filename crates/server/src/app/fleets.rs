@@ -11,6 +11,7 @@ use spawnpoint_runtime::RuntimeError;
 use super::App;
 use super::start::chain;
 use super::world::Holder;
+use crate::mutant::{self, Mutant};
 
 /// A fleet with sessions waiting is looked at again at least this often: a port may have become free.
 const WAITING_LOOK: Duration = Duration::from_secs(1);
@@ -68,11 +69,14 @@ impl App {
         for id in stop {
             self.discard(id, name);
         }
+        if waiting && mutant::on(Mutant::DeleteClaimed) {
+            self.make_room(name);
+        }
         if admit > 0 {
             self.admit(name, admit);
         }
         for _ in 0..start {
-            let id = InstanceId::new(uuid::Uuid::now_v7());
+            let id = self.new_instance();
             let warm = Warm {
                 id,
                 ready: false,
@@ -95,6 +99,19 @@ impl App {
         match (recheck_after, again) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
+        }
+    }
+
+    /// An injected bug: a claimed instance goes so that the next in line can have its place.
+    fn make_room(self: &Arc<Self>, name: &FleetName) {
+        let claimed = self.with_world(|w| {
+            let held = |i: &InstanceId| matches!(w.holders.get(i), Some(Holder::Session(_)));
+            let of =
+                |e: &super::world::Entry| (e.session.fleet == *name).then_some(e.session.instance?);
+            w.sessions.values().filter_map(of).filter(held).min()
+        });
+        if let Some(instance) = claimed {
+            self.discard(instance, name);
         }
     }
 

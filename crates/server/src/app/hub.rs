@@ -170,10 +170,9 @@ impl RouteHub {
             incarnation: self.incarnation,
             sequence: table.0,
         };
-        let all = RouteUpdate::All {
-            cursor,
-            routes: table.1.values().cloned().collect(),
-        };
+        let mut routes: Vec<Route> = table.1.values().cloned().collect();
+        routes.sort_unstable_by_key(|r| r.session);
+        let all = RouteUpdate::All { cursor, routes };
         (all, self.live.subscribe())
     }
 

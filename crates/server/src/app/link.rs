@@ -159,6 +159,7 @@ impl App {
             if report.full {
                 seen.silent = false;
                 touched.extend(seen.connections.drain().map(|(k, _)| k));
+                touched.sort_unstable();
             }
             for s in &report.sessions {
                 for p in &s.players {
@@ -208,13 +209,14 @@ impl App {
         if !self.reports.unseen.swap(false, Ordering::AcqRel) {
             return;
         }
-        let unseen: Vec<SessionId> = self.with_world(|w| {
+        let mut unseen: Vec<SessionId> = self.with_world(|w| {
             w.sessions
                 .values()
                 .filter(|e| matches!(e.session.sight, Known::Unknown { .. }))
                 .map(|e| e.session.id)
                 .collect()
         });
+        unseen.sort_unstable();
         for id in unseen {
             let _ = self.apply(id, &Event::SightRegained);
         }
@@ -243,6 +245,7 @@ impl App {
                 keep
             });
         }
+        counts.sort_unstable();
         lost.sort_unstable();
         lost.dedup();
         for id in lost {

@@ -7,6 +7,7 @@ mod calls;
 mod effects;
 mod fleets;
 pub mod hub;
+mod ids;
 mod link;
 pub(crate) mod matching;
 mod observe;
@@ -39,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 pub(crate) use calls::{Beat, check_results, unknown_session};
 use hub::{EventHub, RouteHub};
+pub use ids::{Random, os_random};
 pub use link::LocalLink;
 pub(crate) use revive::joinable_parse;
 pub(crate) use start::{NewSession, Started, chain};
@@ -95,6 +97,8 @@ pub struct Deps {
     pub more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     /// The gateway that listens for TCP games, if there is one.
     pub tcp: Option<Arc<dyn TcpPorts>>,
+    /// Where chance comes from: [`os_random`] but in a simulation.
+    pub random: Random,
 }
 
 /// Counts for `/metrics`. Never by session or player.
@@ -116,6 +120,7 @@ pub struct App {
     pub(crate) lobby: Arc<dyn Lobby>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) keys: Keys,
+    pub(crate) ids: ids::Ids,
     pub(crate) sdk_url: Option<String>,
     pub(crate) more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     tcp: Option<Arc<dyn TcpPorts>>,
@@ -169,6 +174,7 @@ impl App {
             lobby: deps.lobby,
             clock: deps.clock,
             keys: deps.keys,
+            ids: ids::Ids::new(deps.random),
             sdk_url: deps.sdk_url,
             more_metrics: deps.more_metrics,
             tcp: deps.tcp,
@@ -226,6 +232,10 @@ impl App {
         self.clock.now()
     }
 
+    pub(crate) fn new_instance(&self) -> spawnpoint_core::InstanceId {
+        self.ids.instance(self.clock.as_ref())
+    }
+
     /// A moment as RFC 3339 with milliseconds.
     pub(crate) fn text(&self, moment: Moment) -> String {
         wall_text(self.clock.wall(moment))
@@ -240,7 +250,16 @@ impl App {
         id: SessionId,
         event: &Event,
     ) -> Result<&'static str, Rejected> {
-        let now = self.now();
+        self.apply_at(id, event, self.now())
+    }
+
+    /// The same as of this moment.
+    pub(crate) fn apply_at(
+        self: &Arc<Self>,
+        id: SessionId,
+        event: &Event,
+        now: Moment,
+    ) -> Result<&'static str, Rejected> {
         let mut world = self.world();
         let because = self.apply_in(&mut world, id, event, now)?;
         drop(world);
@@ -423,6 +442,7 @@ impl App {
                 entry.changed.subscribe()
             };
             tokio::select! {
+                biased;
                 r = changed.changed() => if r.is_err() { return false },
                 () = tokio::time::sleep_until(deadline) => return false,
                 () = self.stop.cancelled() => return false,

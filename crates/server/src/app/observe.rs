@@ -22,13 +22,14 @@ impl App {
                     self.observe(instance);
                 }
                 // Only what was really seen before can be gone; an order under way has not been listed yet.
-                let missing: Vec<InstanceId> = self
+                let mut missing: Vec<InstanceId> = self
                     .world()
                     .instances
                     .keys()
                     .filter(|i| !present.contains(i))
                     .copied()
                     .collect();
+                missing.sort_unstable();
                 for id in missing {
                     self.vanished(id);
                 }

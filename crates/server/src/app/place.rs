@@ -17,6 +17,8 @@ use super::start::chain;
 use super::world::{Choice, Commit, Holder, Place, Todo};
 use super::{App, revive};
 use crate::config::FleetConfig;
+use crate::fault;
+use crate::mutant::{self, Mutant};
 
 /// How often a start whose outcome is not known is looked at again before the caller is told so.
 const UNKNOWN_TRIES: u32 = 5;
@@ -32,6 +34,7 @@ pub(super) struct Draft {
 
 impl App {
     pub(super) async fn place_first(self: Arc<Self>, id: SessionId, place: Place) {
+        fault::point(&self, "start.reserved").await;
         let result = match (self.open_port(id), place) {
             (Err(_), place) => {
                 self.give_back(id, place);
@@ -97,6 +100,8 @@ impl App {
             };
             match result {
                 Ok(version) => {
+                    let passed = if warm { "claim.bound" } else { "order.taken" };
+                    fault::point(self, passed).await;
                     self.granted(id, instance, version, generation);
                     return Ok(());
                 }
@@ -113,7 +118,7 @@ impl App {
                     } else {
                         Choice::Heal
                     };
-                    place = self.world().choose(&fleet, id, how);
+                    place = self.world().choose(&fleet, id, how, || self.new_instance());
                 }
                 Err(e) => {
                     if matches!(e, RuntimeError::OutcomeUnknown(_)) {
@@ -153,7 +158,7 @@ impl App {
             Err(RuntimeError::Conflict) => {
                 // Its version may have moved without anybody taking it.
                 let seen = self.runtime.get(instance).await?;
-                if seen.facts.is_some() {
+                if seen.facts.is_some() && !mutant::on(Mutant::DoubleClaim) {
                     return Err(RuntimeError::Conflict);
                 }
                 self.runtime
@@ -352,7 +357,7 @@ impl App {
         id: SessionId,
         waiting_for: &'static str,
     ) -> Result<(), RuntimeError> {
-        let instance = InstanceId::new(uuid::Uuid::now_v7());
+        let instance = self.new_instance();
         let draft = {
             let mut world = self.world();
             let Some(entry) = world.sessions.get_mut(&id) else {
@@ -376,6 +381,7 @@ impl App {
                 return Err(e);
             }
         };
+        fault::point(self, "gate.ordered").await;
         let version = seen.version;
         let mut world = self.world();
         world.instances.insert(instance, seen);
@@ -421,7 +427,7 @@ impl App {
             else {
                 return;
             };
-            let place = world.choose(fleet, id, Choice::Admitted);
+            let place = world.choose(fleet, id, Choice::Admitted, || self.new_instance());
             if matches!(place, Place::Wait | Place::Full) {
                 world.enqueue(fleet, id);
                 return;
@@ -516,7 +522,9 @@ impl App {
         if let Some(entry) = self.world().sessions.get_mut(&id) {
             entry.written(bound, draft.document);
         }
+        fault::point(self, "release.bound").await;
         let version = self.runtime.release(gated, bound).await?;
+        fault::point(self, "release.released").await;
         self.granted(id, gated, version, generation);
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! took an order for until it is forgotten. *Caveats*: soft facts (who is connected, last activity) are unknown until the gateways
 //! have reported.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,6 +22,8 @@ use spawnpoint_wire::claim::{CLAIM_VERSION, Claim, ClaimEnding, ClaimPlayer, Max
 use super::App;
 use super::world::{Commit, Entry, Holder, Todo};
 use crate::config::FleetConfig;
+use crate::fault;
+use crate::mutant::{self, Mutant};
 
 /// What a session's maximum becomes when the call asked for one.
 pub(super) fn apply_max(policy: &mut Policy, asked: Option<MaxAsked>) {
@@ -265,7 +267,8 @@ impl App {
     /// When the runtime cannot be listed: then nothing may be decided.
     pub async fn revive(self: &Arc<Self>) -> Result<(), RuntimeError> {
         let all = self.runtime.list().await?;
-        let mut sessions: HashMap<SessionId, Vec<(Claim, Instance)>> = HashMap::new();
+        fault::point(self, "revive.listed").await;
+        let mut sessions: BTreeMap<SessionId, Vec<(Claim, Instance)>> = BTreeMap::new();
         for instance in all {
             let Some(facts) = &instance.facts else {
                 self.adopt_warm(instance);
@@ -309,6 +312,9 @@ impl App {
             // Recorded, and the process died before it could forget.
             for (_, instance) in claims {
                 self.world().instances.insert(instance.id, instance.clone());
+                if mutant::on(Mutant::OrphanAfterCrash) {
+                    continue;
+                }
                 self.discard(instance.id, &instance.fleet);
             }
             return;
@@ -323,6 +329,9 @@ impl App {
         };
         for (_, old) in claims {
             self.world().instances.insert(old.id, old.clone());
+            if mutant::on(Mutant::OrphanAfterCrash) {
+                continue;
+            }
             self.discard(old.id, &old.fleet);
         }
         let now = self.now();
@@ -404,7 +413,7 @@ impl App {
     pub(super) fn generation_of(entry: &Entry, instance: &Instance) -> Option<Generation> {
         let current =
             entry.session.instance == Some(instance.id) && instance.restarts >= entry.restarts;
-        current.then_some(entry.session.generation)
+        (current || mutant::on(Mutant::GenerationUnchecked)).then_some(entry.session.generation)
     }
 
     /// Tells a session what its instance is doing.

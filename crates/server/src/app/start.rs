@@ -162,8 +162,8 @@ impl App {
         let id = call
             .matched
             .as_ref()
-            .map_or_else(|| SessionId::new(uuid::Uuid::now_v7()), |m| m.session);
-        let place = world.choose(fleet, id, Choice::New);
+            .map_or_else(|| self.ids.session(self.clock.as_ref()), |m| m.session);
+        let place = world.choose(fleet, id, Choice::New, || self.new_instance());
         if matches!(place, Place::Full) {
             return Err(Problem::new(
                 Code::QueueFull,
@@ -172,7 +172,7 @@ impl App {
         }
         let policy = Arc::new(policy_of(call));
         let session = Session::new(id, fleet.clone(), policy, call.players.clone(), now);
-        let mut entry = Entry::new(session, Arc::clone(&call.fleet), invite_code());
+        let mut entry = Entry::new(session, Arc::clone(&call.fleet), self.invite_code());
         entry.payload.clone_from(&call.payload);
         entry.max_asked = call.max;
         entry.idempotency.clone_from(&call.mark);
@@ -310,14 +310,14 @@ fn policy_of(call: &NewSession) -> Policy {
     policy
 }
 
-/// 96 random bits: enough that guessing an invite is hopeless, short enough for a link.
-fn invite_code() -> String {
-    use base64::Engine;
-    let mut bytes = [0_u8; 12];
-    if getrandom::fill(&mut bytes).is_err() {
-        return uuid::Uuid::new_v4().simple().to_string();
+impl App {
+    /// 96 random bits: enough that guessing an invite is hopeless, short enough for a link.
+    fn invite_code(&self) -> String {
+        use base64::Engine;
+        let mut bytes = [0_u8; 12];
+        self.ids.fill(&mut bytes);
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
     }
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// An error with its causes, once each.

@@ -167,6 +167,7 @@ impl App {
     async fn wait_for_port(self: Arc<Self>, id: SessionId) {
         while !self.take_other_port(id) {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(PORT_AGAIN) => {}
                 () = self.stop.cancelled() => return,
             }

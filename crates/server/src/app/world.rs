@@ -2,7 +2,7 @@
 //!
 //! Behind one lock that is never held across an await. Indices keep every step of a start O(1), whatever is live.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use spawnpoint_wire::claim::MaxAsked;
 use tokio::sync::watch;
 
 use crate::config::FleetConfig;
+use crate::mutant::{self, Mutant};
 
 /// Whether a new session is durable yet. Copies of the same call wait for this before they answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,7 +208,7 @@ pub(crate) enum Holder {
 pub(crate) struct FleetState {
     pub(crate) config: Arc<FleetConfig>,
     pub(crate) template: u64,
-    pub(crate) warm: HashMap<InstanceId, Warm>,
+    pub(crate) warm: BTreeMap<InstanceId, Warm>,
     /// Warm instances that accept, oldest first.
     pub(crate) warm_ready: VecDeque<InstanceId>,
     pub(crate) claimed: u32,
@@ -225,7 +226,7 @@ impl FleetState {
         Self {
             template: config.template.fingerprint(),
             config,
-            warm: HashMap::new(),
+            warm: BTreeMap::new(),
             warm_ready: VecDeque::new(),
             claimed: 0,
             stopping: 0,
@@ -256,9 +257,10 @@ impl FleetState {
     }
 
     pub(crate) fn has_room(&self) -> bool {
+        let more = u32::from(mutant::on(Mutant::OverCapacity));
         self.config
             .max_instances
-            .is_none_or(|max| self.instances() < max)
+            .is_none_or(|max| self.instances() < max + more)
     }
 
     pub(crate) fn pool(&self) -> Pool {
@@ -315,7 +317,7 @@ pub(crate) struct World {
     pub(crate) holders: HashMap<InstanceId, Holder>,
     /// Each instance as last seen.
     pub(crate) instances: HashMap<InstanceId, Instance>,
-    pub(crate) fleets: HashMap<FleetName, FleetState>,
+    pub(crate) fleets: BTreeMap<FleetName, FleetState>,
     /// When each session must be looked at next.
     pub(crate) timers: BTreeSet<(Moment, SessionId)>,
     /// Live sessions by backend key.
@@ -385,8 +387,14 @@ impl World {
     }
 
     /// Where a session of this fleet can be placed. The instance is the session's from here on, before anything is issued, so that
-    /// no two sessions choose one and no stale view starts too many.
-    pub(crate) fn choose(&mut self, fleet: &FleetName, session: SessionId, how: Choice) -> Place {
+    /// no two sessions choose one and no stale view starts too many. `fresh` names an instance that is to be started.
+    pub(crate) fn choose(
+        &mut self,
+        fleet: &FleetName,
+        session: SessionId,
+        how: Choice,
+        fresh: impl FnOnce() -> InstanceId,
+    ) -> Place {
         let Some(f) = self.fleets.get_mut(fleet) else {
             return Place::Full;
         };
@@ -394,11 +402,17 @@ impl World {
             if let Some(warm) = f.take_warm() {
                 f.claims_warm += 1;
                 self.hold(warm.id, fleet, Holder::Session(session));
+                if mutant::on(Mutant::DoubleClaim)
+                    && let Some(f) = self.fleets.get_mut(fleet)
+                {
+                    f.warm.insert(warm.id, warm);
+                    f.warm_ready.push_back(warm.id);
+                }
                 return Place::Warm(warm.id);
             }
             if how == Choice::Heal || f.has_room() {
                 f.claims_cold += 1;
-                let id = InstanceId::new(uuid::Uuid::now_v7());
+                let id = fresh();
                 self.hold(id, fleet, Holder::Session(session));
                 return Place::Cold(id);
             }

@@ -211,6 +211,7 @@ async fn next(s: &mut Following) -> Option<Event> {
             return None;
         }
         let received = tokio::select! {
+            biased;
             r = s.live.recv() => r,
             _ = s.positions.tick(), if matches!(s.filter, Filter::Player(_)) => {
                 s.say_positions();

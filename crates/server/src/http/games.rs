@@ -96,7 +96,9 @@ pub(super) fn who(
         )),
         Caller::Guest => {
             ctx.guests.check(call.peer)?;
-            let id = format!("guest-{}", uuid::Uuid::new_v4().simple());
+            let mut bytes = [0_u8; 16];
+            ctx.app.ids.fill(&mut bytes);
+            let id = format!("guest-{}", uuid::Builder::from_random_bytes(bytes).into_uuid().simple());
             Ok((player_id(&id, "player_id")?, true))
         }
     }

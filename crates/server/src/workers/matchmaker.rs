@@ -26,6 +26,7 @@ pub(super) async fn run(app: Arc<App>) {
         // With very many tickets a look takes its time: it rests as long, and what came meanwhile is seen by one look, not by one each.
         tokio::time::sleep(took).await;
         tokio::select! {
+            biased;
             () = app.match_now.notified() => {}
             () = tokio::time::sleep(next.min(SWEEP)) => {}
         }

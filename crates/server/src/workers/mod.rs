@@ -38,8 +38,10 @@ pub(crate) fn start(app: &Arc<App>) {
 
 async fn until_stop(app: Arc<App>, worker: impl Future<Output = ()>) {
     tokio::select! {
-        () = worker => {}
+        biased;
+        // First: a worker does nothing more once the server stops.
         () = app.stop.cancelled() => {}
+        () = worker => {}
     }
 }
 
@@ -66,6 +68,7 @@ async fn fleets(app: Arc<App>) {
         app.drop_stuck_warm();
         let next = app.plan_fleets().min(SWEEP);
         tokio::select! {
+            biased;
             () = app.plan_now.notified() => {}
             () = tokio::time::sleep(next) => {}
         }
@@ -92,6 +95,6 @@ async fn prune(app: Arc<App>) {
 }
 
 /// Applies a tick; what it rejects is not worth a word.
-fn tick(app: &Arc<App>, id: spawnpoint_core::SessionId, hold: bool) {
-    let _ = app.apply(id, &Event::Tick { hold });
+fn tick(app: &Arc<App>, id: spawnpoint_core::SessionId, hold: bool, now: spawnpoint_core::Moment) {
+    let _ = app.apply_at(id, &Event::Tick { hold }, now);
 }

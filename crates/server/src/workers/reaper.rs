@@ -12,6 +12,7 @@ use spawnpoint_core::time::Known;
 use spawnpoint_core::{Moment, SessionId};
 
 use crate::app::App;
+use crate::mutant::{self, Mutant};
 
 /// It looks at least this often: a tick is then never late by itself, and lateness is noticed within this.
 const LOOK: Duration = Duration::from_millis(200);
@@ -28,6 +29,7 @@ pub(super) async fn run(app: Arc<App>) {
         let wait = state.look(&app);
         state.expected = app.clock.now().after(wait);
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             () = app.look_now.notified() => state.expected = state.expected.min(app.clock.now()),
         }
@@ -68,15 +70,22 @@ impl Reaper {
             None
         };
         self.note(app, held_by, now);
+        let looked = if mutant::on(Mutant::LateCull) {
+            now.before(Duration::from_secs(6))
+        } else if mutant::on(Mutant::EarlyCull) {
+            now.after(Duration::from_secs(3))
+        } else {
+            now
+        };
         let due: Vec<SessionId> = app.with_world(|w| {
             w.timers
                 .iter()
-                .take_while(|(at, _)| *at <= now)
+                .take_while(|(at, _)| *at <= looked)
                 .map(|(_, id)| *id)
                 .collect()
         });
         for id in &due {
-            super::tick(app, *id, held_by.is_some());
+            super::tick(app, *id, held_by.is_some(), looked);
             app.look_later(*id, now.after(HELD_LOOK));
         }
         let next = app.with_world(|w| w.timers.first().map(|(at, _)| *at));

@@ -159,6 +159,7 @@ impl World {
                 sdk_url: Some("http://127.0.0.1:8082".into()),
                 more_metrics: None,
                 tcp: self.tcp.clone(),
+                random: spawnpoint_server::os_random(),
             };
             match build(config.clone(), deps).await {
                 Ok(server) => break server,

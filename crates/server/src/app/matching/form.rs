@@ -21,6 +21,8 @@ use super::{LOBBY_PAUSE, LOBBY_TRIES};
 use crate::app::App;
 use crate::app::start::{Matched, NewSession, Started, chain, in_other_session};
 use crate::config::QueueConfig;
+use crate::fault;
+use crate::mutant::{self, Mutant};
 
 /// With more candidates than this a look is worth a thread of its own: it takes milliseconds, and calls must not wait for it.
 const INLINE_MOST: usize = 2_000;
@@ -160,7 +162,7 @@ impl App {
             }
             return false;
         }
-        let session = SessionId::new(uuid::Uuid::now_v7());
+        let session = self.ids.session(self.clock.as_ref());
         let Some(tickets) = self.tickets().take(session, &found.tickets) else {
             return false;
         };
@@ -225,11 +227,18 @@ impl App {
     async fn form(self: Arc<Self>, forming: Forming, decision: Decision) {
         let taken = self.take_in_lobby(&forming).await;
         let started = match taken {
-            Ok(()) => self.start_match(&forming, decision).await,
+            Ok(()) => {
+                fault::point(&self, "match.taken").await;
+                self.start_match(&forming, decision).await
+            }
             Err(problem) => Err(problem),
         };
         match started {
-            Ok(()) => self.settled(&forming).await,
+            Ok(()) => {
+                fault::point(&self, "match.started").await;
+                self.settled(&forming).await;
+                fault::point(&self, "match.settled").await;
+            }
             Err(problem) => self.set_back(&forming, &problem).await,
         }
     }
@@ -451,6 +460,7 @@ impl App {
             return;
         }
         match h.state {
+            State::Waiting if mutant::on(Mutant::LostTicket) => {}
             State::Waiting => {
                 tickets.admit(ticket, since, now);
                 tickets.stand(id, self.look());

@@ -29,6 +29,7 @@ use spawnpoint_wire::problem::Problem;
 
 use super::App;
 use crate::config::QueueConfig;
+use crate::fault;
 use fates::{End, Fate};
 pub(crate) use pace::BUCKETS;
 pub(crate) use queue::SKILL;
@@ -158,7 +159,7 @@ impl App {
         }
         self.check_quota(call.key.as_deref())?;
         let ticket = Arc::new(Ticket {
-            id: TicketId::new(uuid::Uuid::now_v7()),
+            id: self.ids.ticket(self.clock.as_ref()),
             queue: call.queue.name.clone(),
             players: call.players,
             attributes: call.attributes,
@@ -183,6 +184,7 @@ impl App {
         for _ in 0..LOBBY_TRIES {
             match self.lobby.join(&ticket).await {
                 Ok(Joined::Now | Joined::Before) => {
+                    fault::point(&self, "ticket.joined").await;
                     let leaving = {
                         let mut tickets = self.tickets();
                         tickets.stand(ticket.id, self.look());
@@ -257,6 +259,7 @@ impl App {
                 return;
             };
             tokio::select! {
+                biased;
                 // The channel goes with the ticket.
                 _ = changed.changed() => {}
                 () = tokio::time::sleep_until(deadline) => return,
@@ -368,6 +371,7 @@ impl App {
     /// Sleeps and doubles the pause. True when the server stops.
     async fn pause_lobby(&self, pause: &mut Duration) -> bool {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(*pause) => {}
             () = self.stop.cancelled() => return true,
         }

@@ -450,11 +450,10 @@ impl Table {
                 && t.watchers == 0
                 && queue.is_some_and(|q| now.since(t.attended_at) >= q.config.unattended)
         };
-        self.tickets
-            .values()
-            .filter(late)
-            .map(|t| t.ticket.id)
-            .collect()
+        let late = self.tickets.values().filter(late);
+        let mut ids: Vec<TicketId> = late.map(|t| t.ticket.id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Whether a queue is worth a look now, and if not, when.
@@ -556,6 +555,8 @@ impl Table {
             let size = size(t)?;
             (t.ticket.players.len() > size as usize).then_some((t.ticket.id, size))
         };
-        self.tickets.values().filter_map(too_large).collect()
+        let mut all: Vec<_> = self.tickets.values().filter_map(too_large).collect();
+        all.sort_unstable();
+        all
     }
 }
