@@ -28,12 +28,25 @@ pub fn parse<T: Body>(bytes: &[u8]) -> Result<T, Problem> {
         serde_json::from_slice(bytes).map_err(|e| {
             Problem::new(
                 Code::MalformedBody,
-                format!("the body must be one JSON object: {e}"),
+                format!(
+                    "the body must be one JSON object: {}",
+                    short(&e.to_string())
+                ),
             )
         })?
     };
     let object = normalise::<T>(pairs)?;
     serde_path(Value::Object(object))
+}
+
+/// Most of a parser's own words that come back, characters: they repeat what was sent, which may be the whole body.
+const MAX_WORDS: usize = 200;
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(MAX_WORDS) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 fn serde_path<T: Body>(value: Value) -> Result<T, Problem> {
@@ -68,10 +81,13 @@ fn serde_path<T: Body>(value: Value) -> Result<T, Problem> {
         match field {
             Some(f) => Problem::new(
                 Code::InvalidField,
-                format!("the field {f:?} is not valid: {text}"),
+                format!("the field {f:?} is not valid: {}", short(&text)),
             )
             .on(f),
-            None => Problem::new(Code::InvalidField, format!("the body is not valid: {text}")),
+            None => Problem::new(
+                Code::InvalidField,
+                format!("the body is not valid: {}", short(&text)),
+            ),
         }
     })
 }
@@ -243,6 +259,19 @@ mod tests {
             "\u{feff}{}",
         ] {
             assert_eq!(code(bad).0, "malformed_body", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_does_not_come_back_in_its_error() {
+        let long = "\u{1f9c2}".repeat(10_000);
+        for body in [
+            format!("{long:?}"),
+            format!("{{\"players\":{long:?}}}"),
+            format!("{{\"player_id\":[{long:?}]}}"),
+        ] {
+            let p = parse::<NewGame>(body.as_bytes()).unwrap_err();
+            assert!(p.detail.chars().count() < 300, "{}", p.detail.len());
         }
     }
 
