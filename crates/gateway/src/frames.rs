@@ -343,8 +343,10 @@ pub const PONG: u8 = 10;
 #[must_use]
 pub fn server_close(code: u16, reason: &str) -> Vec<u8> {
     let mut payload = code.to_be_bytes().to_vec();
-    // A control frame has room for 123 bytes of reason; ours are short codes.
-    payload.extend_from_slice(reason.as_bytes().get(..123).unwrap_or(reason.as_bytes()));
+    // A control frame has room for 123 bytes of reason; it is text, or browsers take the whole frame for an error.
+    let room = usize::from(MAX_CONTROL) - payload.len();
+    let fits = reason.floor_char_boundary(room.min(reason.len()));
+    payload.extend_from_slice(reason.get(..fits).unwrap_or_default().as_bytes());
     server_frame(CLOSE, &payload)
 }
 
