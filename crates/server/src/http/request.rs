@@ -63,7 +63,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Ctx> for Path<T> {
 }
 
 /// Query parameters, names in snake_case; `None` if they are not text.
-fn parse_query(query: &str) -> Option<Vec<(String, String)>> {
+pub(crate) fn parse_query(query: &str) -> Option<Vec<(String, String)>> {
     let decode = |s: &str| {
         let spaced = s.replace('+', " ");
         let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8();
@@ -256,8 +256,9 @@ pub(crate) fn duration(value: &serde_json::Value, field: &str) -> Result<Duratio
         },
         _ => return Err(bad()),
     };
-    // A century is as good as any bound; it keeps arithmetic on deadlines far from its edges.
-    if !seconds.is_finite() || seconds <= 0.0 || seconds > 3.2e9 {
+    // A century is as good as any bound; it keeps arithmetic on deadlines far from its edges. What is less than the timeline's
+    // millisecond would be 0 to it, and 0 means at once.
+    if !seconds.is_finite() || !(0.001..=3.2e9).contains(&seconds) {
         return Err(bad());
     }
     Ok(Duration::from_secs_f64(seconds))
