@@ -7,6 +7,7 @@
 
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use percent_encoding::percent_decode;
 use spawnpoint_core::SessionId;
 use spawnpoint_wire::access::Access;
 
@@ -158,23 +159,48 @@ pub(crate) fn strip(headers: &mut HeaderMap, credentials: &Credentials, door: Do
     strip_referer(headers);
 }
 
-/// A page opened with `?token=` names that address in the requests it makes.
+/// A page opened with `?token=` names that address in the requests it makes. Bytes, and every such header: what is sent twice or is
+/// no text is passed on too.
 fn strip_referer(headers: &mut HeaderMap) {
     use http::header::REFERER;
-    let Some(value) = headers.get(REFERER) else {
+    let all: Vec<HeaderValue> = headers.get_all(REFERER).iter().cloned().collect();
+    if all
+        .iter()
+        .all(|v| without_query_token(v.as_bytes()).is_none())
+    {
         return;
-    };
-    let stripped = value.to_str().ok().and_then(|text| {
-        let (before, query) = text.split_once('?')?;
-        match strip_token(Some(query)) {
-            (_, None) => None,
-            (Some(rest), _) => Some(format!("{before}?{rest}")),
-            (None, _) => Some(before.to_owned()),
-        }
-    });
-    if let Some(stripped) = stripped.and_then(|s| HeaderValue::from_str(&s).ok()) {
-        headers.insert(REFERER, stripped);
     }
+    headers.remove(REFERER);
+    for value in all {
+        let kept = match without_query_token(value.as_bytes()) {
+            None => Ok(value),
+            Some(stripped) => HeaderValue::from_bytes(&stripped),
+        };
+        if let Ok(kept) = kept {
+            headers.append(REFERER, kept);
+        }
+    }
+}
+
+/// The address without the pairs of its query that are our token; `None` when there are none.
+fn without_query_token(address: &[u8]) -> Option<Vec<u8>> {
+    let at = address.iter().position(|b| *b == b'?')?;
+    let (before, query) = (address.get(..at)?, address.get(at + 1..)?);
+    let is_token = |pair: &&[u8]| {
+        let name = pair.split(|b| *b == b'=').next().unwrap_or_default();
+        percent_decode(name).eq(*b"token")
+    };
+    let pairs: Vec<&[u8]> = query.split(|b| *b == b'&').collect();
+    if !pairs.iter().any(is_token) {
+        return None;
+    }
+    let kept: Vec<&[u8]> = pairs.into_iter().filter(|p| !is_token(p)).collect();
+    let mut stripped = before.to_vec();
+    if !kept.is_empty() {
+        stripped.push(b'?');
+        stripped.extend_from_slice(&kept.join(&b'&'));
+    }
+    Some(stripped)
 }
 
 /// Whether this reads as exactly one request by everybody who may read it after us.

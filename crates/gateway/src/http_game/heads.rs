@@ -251,6 +251,24 @@ mod tests {
         assert_eq!(p.headers["cookie"], "spawnpoint=kept", "none of ours there");
         assert!(!p.headers.contains_key("authorization"));
         assert_eq!(p.headers["referer"], "http://h/x");
+        let sent = [
+            ("referer", "http://h/first"),
+            ("referer", "http://h/\u{f6}?a=\u{f6}&%74oken=t&b"),
+        ];
+        let p = game_gets(Door::Path, &format!("/ws/{ID}"), &sent, Framing::Empty);
+        let referers: Vec<&[u8]> = p
+            .headers
+            .get_all("referer")
+            .iter()
+            .map(|v| v.as_bytes())
+            .collect();
+        assert_eq!(
+            referers,
+            [
+                "http://h/first".as_bytes(),
+                "http://h/\u{f6}?a=\u{f6}&b".as_bytes()
+            ]
+        );
     }
 
     #[test]
