@@ -215,14 +215,21 @@ impl FromStr for Network {
         };
         let base: IpAddr = base.parse().map_err(|_| NetworkError)?;
         let most = if base.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
+        let bits: u8 = match bits {
             Some(bits) => bits.parse().map_err(|_| NetworkError)?,
             None => most,
         };
         if bits > most {
             return Err(NetworkError);
         }
-        Ok(Self { base, bits })
+        // Addresses are compared in their plain form, so a network of mapped ones is written down as what it is: IPv4.
+        match (base.to_canonical(), base) {
+            (v4 @ IpAddr::V4(_), IpAddr::V6(_)) => Ok(Self {
+                base: v4,
+                bits: bits.checked_sub(96).ok_or(NetworkError)?,
+            }),
+            _ => Ok(Self { base, bits }),
+        }
     }
 }
 
@@ -237,10 +244,19 @@ mod tests {
         assert!(inside("10.0.0.0/8", "10.255.1.2"));
         assert!(!inside("10.0.0.0/8", "11.0.0.1"));
         assert!(inside("10.0.0.0/8", "::ffff:10.1.1.1"), "mapped");
+        assert!(inside("::ffff:10.0.0.0/104", "10.1.1.1") && inside("::ffff:10.0.0.1", "10.0.0.1"));
+        assert!(!inside("::ffff:10.0.0.0/104", "11.0.0.1"));
         assert!(inside("0.0.0.0/0", "1.2.3.4") && !inside("0.0.0.0/0", "::1"));
         assert!(inside("192.168.1.7", "192.168.1.7") && !inside("192.168.1.7", "192.168.1.8"));
         assert!(inside("fd00::/8", "fd12::1") && !inside("fd00::/8", "fe80::1"));
-        for bad in ["", "10.0.0.0/33", "x/8", "::/129", "10.0.0.0/-1"] {
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "x/8",
+            "::/129",
+            "10.0.0.0/-1",
+            "::ffff:10.0.0.0/95",
+        ] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
         let local = Network::loopback();
