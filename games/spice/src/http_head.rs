@@ -87,7 +87,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Head {
     let player_id = match given.map(decode_player_id) {
         None => None,
         Some(Some(id)) => Some(id),
-        Some(None) => return answer(400, "Bad Request", "X-Player-Id is 1 to 256 characters"),
+        Some(None) => {
+            return answer(
+                400,
+                "Bad Request",
+                "X-Player-Id is 1 to 256 characters, none of them a control character",
+            );
+        }
     };
     let protocol = if lists("Sec-WebSocket-Protocol", PLAIN_SUBPROTOCOL) {
         format!("Sec-WebSocket-Protocol: {PLAIN_SUBPROTOCOL}\r\n")
@@ -111,9 +117,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Head {
 fn decode_player_id(raw: &str) -> Option<String> {
     let id = percent_decode_str(raw).decode_utf8().ok()?;
     let length = id.chars().count();
-    (1..=MAX_PLAYER_ID_CHARS)
-        .contains(&length)
-        .then(|| id.into_owned())
+    // As everywhere in the platform: control characters make logs and terminals lie.
+    let plain = !id.chars().any(char::is_control);
+    ((1..=MAX_PLAYER_ID_CHARS).contains(&length) && plain).then(|| id.into_owned())
 }
 
 fn query<'a>(path: &'a str, name: &str) -> Option<&'a str> {
@@ -177,7 +183,7 @@ mod tests {
 
     #[test]
     fn impossible_player_ids_are_refused() {
-        for bad in ["", "%FF%FE", &"a".repeat(257)] {
+        for bad in ["", "%FF%FE", "%1B[31m", &"a".repeat(257)] {
             let text = handshake(&format!("X-Player-Id: {bad}\r\n"));
             let Head::Answer(answer) = parse(text.as_bytes()) else {
                 panic!("{bad}")
