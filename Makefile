@@ -4,7 +4,7 @@ PREFIX ?= $(HOME)/.local
 BIN    := target/debug
 ARGS   ?=
 
-.PHONY: help play build game-load-local test bench lint fmt gen tidy check install clean-state
+.PHONY: help play build game-load-local test fuzz bench lint fmt gen tidy check install clean-state
 
 help: ## This list
 	@echo "make TARGET, where TARGET is one of"
@@ -21,6 +21,9 @@ game-load-local: ## Simulated players against a running `spawnpoint up` (CLIENTS
 
 test: ## Every suite; at the end which ran, which did not and why (SUITE=rust for one)
 	cargo run -q -p xtask -- test $(SUITE)
+
+fuzz: ## Look for inputs that break a parser, TIME=60 seconds each (TARGETS="frames ids", KEEP=1 adds what was learned)
+	cargo run -q -p xtask -- fuzz --time $(or $(TIME),60) $(if $(KEEP),--keep) $(TARGETS)
 
 bench: ## Measure, as ratios side by side; docs/benchmarks.md says how to read it
 	cargo build --release -p spawnpoint -p spice -p spawnpoint-bench

@@ -103,6 +103,9 @@ fn tracked(root: &Path) -> Result<Vec<File>> {
     let names = String::from_utf8(out.stdout).context("a file name is not UTF-8")?;
     let mut files = Vec::new();
     for path in names.split('\0').filter(|p| !p.is_empty()) {
+        if path.starts_with(rules::INPUTS) {
+            continue;
+        }
         // Deleted and not committed yet, or a link to a directory: nothing to read.
         let Ok(bytes) = fs::read(root.join(path)) else {
             continue;

@@ -12,6 +12,8 @@ mod decide;
 pub mod dry;
 mod feed;
 pub mod frames;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod game;
 mod half;
 mod handshake;

@@ -9,6 +9,8 @@ pub mod clock;
 pub mod conformance;
 mod contract;
 pub mod flaky;
+#[cfg(feature = "fuzz")]
+pub use process::fuzz;
 pub mod process;
 pub mod simulated;
 

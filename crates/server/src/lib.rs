@@ -7,6 +7,8 @@
 pub mod app;
 pub mod config;
 pub mod fault;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod http;
 #[cfg_attr(
     not(feature = "simulation"),

@@ -8,6 +8,8 @@ pub mod conformance;
 mod contract;
 mod cursor;
 pub mod flaky;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod lobby;
 pub mod memory;
 pub mod sqlite;

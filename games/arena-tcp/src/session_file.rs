@@ -37,5 +37,10 @@ pub(crate) async fn read(path: &Path) -> Option<String> {
         return None;
     }
     let text = tokio::fs::read_to_string(path).await.ok()?;
-    serde_json::from_str::<Facts>(&text).ok()?.session_id
+    parse(&text)
+}
+
+/// What a file of this text says.
+pub(crate) fn parse(text: &str) -> Option<String> {
+    serde_json::from_str::<Facts>(text).ok()?.session_id
 }

@@ -18,6 +18,9 @@ const BINARY: &[&str] = &[
     "png", "jpg", "jpeg", "gif", "webp", "ico", "woff2", "wasm", "gz", "ogg", "mp3",
 ];
 
+/// Inputs of parsers: any bytes, found by a machine.
+pub(super) const INPUTS: &str = "fuzz/corpus/";
+
 fn extension(path: &str) -> &str {
     let name = path.rsplit('/').next().unwrap_or(path);
     name.rsplit_once('.').map_or("", |(_, ext)| ext)

@@ -5,7 +5,7 @@
 
 mod bodies;
 pub(crate) mod entrance;
-mod heads;
+pub(crate) mod heads;
 mod pages;
 mod pool;
 

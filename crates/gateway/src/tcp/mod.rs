@@ -5,8 +5,8 @@
 
 mod greeting;
 pub mod ports;
-mod preamble;
-mod proxy;
+pub(crate) mod preamble;
+pub(crate) mod proxy;
 mod relay;
 mod sniff;
 

@@ -11,6 +11,8 @@
 
 mod cgroup;
 mod entry;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod gone;
 mod launch;
 mod listeners;

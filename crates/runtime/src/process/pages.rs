@@ -180,24 +180,29 @@ impl RunFile {
     }
 }
 
-fn encode<P: Page>(content: &P) -> io::Result<Vec<u8>> {
+pub(super) fn encode<P: Page>(content: &P) -> io::Result<Vec<u8>> {
     let body = serde_json::to_vec(content)?;
-    let len = u32::try_from(body.len()).map_err(io::Error::other)?;
     if body.len() > PAGE - HEAD {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             "the page is too small",
         ));
     }
+    Ok(seal(&body))
+}
+
+/// A page with this body, of at most a page's length.
+pub(super) fn seal(body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
     let mut page = Vec::with_capacity(HEAD + body.len());
     page.extend_from_slice(MAGIC);
     page.extend_from_slice(&len.to_le_bytes());
-    page.extend_from_slice(&checksum(&body).to_le_bytes());
-    page.extend_from_slice(&body);
-    Ok(page)
+    page.extend_from_slice(&checksum(body).to_le_bytes());
+    page.extend_from_slice(body);
+    page
 }
 
-fn decode<P: Page>(page: &[u8]) -> Option<P> {
+pub(super) fn decode<P: Page>(page: &[u8]) -> Option<P> {
     let (head, rest) = page.split_at_checked(HEAD)?;
     let (magic, head) = head.split_at_checked(4)?;
     let (len, sum) = head.split_at_checked(4)?;

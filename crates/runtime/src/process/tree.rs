@@ -23,7 +23,7 @@ pub(super) struct Stat {
 }
 
 /// Reads one line of `/proc/<pid>/stat`. The name may hold anything, parentheses and newlines included.
-fn parse_stat(text: &str) -> Option<Stat> {
+pub(super) fn parse_stat(text: &str) -> Option<Stat> {
     let (_, fields) = text.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace();
     let state = fields.next()?;

@@ -10,7 +10,7 @@ mod keys;
 mod queues;
 mod read;
 mod reference;
-mod units;
+pub(crate) mod units;
 mod value;
 
 #[cfg(test)]

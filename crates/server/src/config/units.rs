@@ -66,7 +66,7 @@ pub(super) fn seconds(s: Option<f64>) -> Option<Duration> {
 }
 
 /// Reads `"512Mi"`, `"512MB"`, `"1.5G"`, `"1048576"` as bytes.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -97,7 +97,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// Reads `"500m"` or `"1.5"` as thousandths of a core.
-pub(super) fn cpu(text: &str) -> Option<u32> {
+pub(crate) fn cpu(text: &str) -> Option<u32> {
     let text = text.trim();
     match text.strip_suffix('m') {
         Some(m) => m.parse().ok().filter(|m| *m <= MAX_CPU_MILLIS),

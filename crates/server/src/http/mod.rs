@@ -11,7 +11,7 @@ mod matching;
 mod metrics;
 mod ops;
 mod play;
-mod request;
+pub(crate) mod request;
 mod sdk;
 mod sessions;
 mod shield;
