@@ -88,6 +88,11 @@ impl<O: Copy + Eq> PortTable<O> {
         }
     }
 
+    /// Who has which port now.
+    pub fn owned(&self) -> impl Iterator<Item = (u16, O)> {
+        self.owned.iter().map(|(port, owner)| (*port, *owner))
+    }
+
     fn wake(&mut self, now: Moment) {
         while self.resting.front().is_some_and(|(until, _)| *until <= now) {
             self.resting.pop_front();

@@ -5,6 +5,7 @@
 //! `tunnels` decide; the others act.
 
 mod access;
+mod audit;
 pub mod config;
 mod connect;
 mod decide;

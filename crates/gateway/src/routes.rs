@@ -66,6 +66,11 @@ impl Routes {
         self.live.len()
     }
 
+    /// Every route there is.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Route> {
+        self.live.values().map(|slot| &*slot.route)
+    }
+
     /// What is known now.
     pub(crate) fn get(&self, session: SessionId, now: Moment) -> Known {
         if let Some(slot) = self.live.get(&session) {

@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use spawnpoint_core::audit::{RouteSeen, TunnelSeen};
 use spawnpoint_core::{Clock, PlayerId, SessionId};
 use spawnpoint_wire::close::Close;
 use spawnpoint_wire::link::{Cursor, Link, Protocol, Route, RouteUpdate};
 use tokio::sync::{Notify, watch};
 
+use crate::audit;
 use crate::config::{GatewayConfig, RESOLVE_TIMEOUT};
 use crate::decide::{self, Refusal, Use};
 use crate::http_game::Pool;
@@ -307,6 +309,15 @@ impl Table {
 
     pub(crate) fn routes(&self) -> usize {
         lock(&self.state).routes.len()
+    }
+
+    /// Routes, and connections that have not been told to close.
+    pub(crate) fn audit(&self) -> (Vec<RouteSeen>, Vec<TunnelSeen>) {
+        let state = lock(&self.state);
+        let routes = state.routes.all().map(audit::seen).collect();
+        let stays = state.tunnels.all().filter(|t| t.ordered().is_none());
+        let tunnels = audit::count(stays.map(|t| (t.session, t.generation())));
+        (routes, tunnels)
     }
 
     /// Waits until somebody comes or leaves, or a full report is due.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use spawnpoint_core::audit::Holding;
 use spawnpoint_core::session::Exit;
 use spawnpoint_core::{Code, Coded, FleetName, InstanceId, Moment, Retry, SessionId, Side};
 
@@ -329,6 +330,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Everything there is.
     async fn list(&self) -> Result<Vec<Instance>, RuntimeError>;
+
+    /// What is kept for instances (ports given out, directories, logs, processes): at least everything that belongs to none that is
+    /// listed. For an audit: it may look at the whole machine, takes its time, and changes nothing.
+    async fn holdings(&self) -> Result<Vec<Holding>, RuntimeError>;
 
     /// One instance.
     async fn get(&self, id: InstanceId) -> Result<Instance, RuntimeError>;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use spawnpoint_core::InstanceId;
+use spawnpoint_core::audit::Holding;
 use tokio::sync::watch;
 
 use crate::chance::mix;
@@ -307,6 +308,10 @@ impl<R: Runtime> Runtime for Flaky<R> {
 
     async fn list(&self) -> Result<Vec<Instance>, RuntimeError> {
         self.call(Kind::Read, self.inner.list()).await
+    }
+
+    async fn holdings(&self) -> Result<Vec<Holding>, RuntimeError> {
+        self.call(Kind::Read, self.inner.holdings()).await
     }
 
     async fn get(&self, id: InstanceId) -> Result<Instance, RuntimeError> {

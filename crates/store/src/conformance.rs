@@ -20,7 +20,7 @@ use spawnpoint_core::record::{IdempotencyMark, MatchPlayer, MatchRecord, Receipt
 use spawnpoint_core::{Generation, InstanceId, PlayerId, SessionId};
 use uuid::Uuid;
 
-use crate::{Filter, Inserted, Records, StoreError};
+use crate::{Filter, Inserted, Inspection, Records, StoreError};
 
 /// Copies of one session's end that race each other.
 const RACERS: usize = 50;
@@ -39,6 +39,8 @@ pub async fn run<R: Records>(make: impl AsyncFn() -> R) {
     cursors_are_checked(make().await).await;
     an_idempotency_key_is_found_while_young(make().await).await;
     pruning_takes_the_oldest_and_all_of_them(make().await).await;
+    who_is_recorded_is_found_among_any_number(make().await).await;
+    what_is_written_has_no_flaw(make().await).await;
 }
 
 /// A session's id by number, for tests.
@@ -558,4 +560,39 @@ async fn pruning_takes_the_oldest_and_all_of_them(store: impl Records) {
     let again = record(7, 1_000);
     assert_eq!(store.insert(&again).await.unwrap(), Inserted::Now);
     assert_eq!(store.get(session(7)).await.unwrap(), Some(again));
+}
+
+async fn who_is_recorded_is_found_among_any_number(store: impl Records) {
+    assert_eq!(store.recorded(&[]).await.unwrap(), HashSet::new());
+    for n in (0..1_300u128).step_by(2) {
+        store.insert(&record(n, 10)).await.unwrap();
+    }
+    // More than any one statement takes, some named twice.
+    let asked: Vec<SessionId> = (0..1_300).chain(0..40).map(session).collect();
+    let want: HashSet<SessionId> = (0..1_300).step_by(2).map(session).collect();
+    assert_eq!(store.recorded(&asked).await.unwrap(), want);
+    let none: Vec<SessionId> = (5_000..5_010).map(session).collect();
+    assert_eq!(store.recorded(&none).await.unwrap(), HashSet::new());
+    assert_eq!(store.prune(11, 10_000).await.unwrap(), 650);
+    assert_eq!(store.recorded(&asked).await.unwrap(), HashSet::new());
+}
+
+async fn what_is_written_has_no_flaw(store: impl Records) {
+    assert_eq!(store.inspect().await.unwrap(), Inspection::default());
+    for (n, reason) in (0u128..).zip(Reason::ALL) {
+        let r = MatchRecord {
+            reason,
+            ..record(n, 10)
+        };
+        store.insert(&r).await.unwrap();
+        store.insert(&r).await.unwrap();
+    }
+    let full = MatchRecord {
+        session: session(900),
+        ..full_record()
+    };
+    store.insert(&full).await.unwrap();
+    let seen = store.inspect().await.unwrap();
+    assert_eq!(seen.flaws, []);
+    assert_eq!(seen.total, Reason::ALL.len() as u64 + 1);
 }

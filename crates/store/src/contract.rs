@@ -1,6 +1,9 @@
 //! The trait every record store implements, and what its words mean.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
+use spawnpoint_core::audit::RecordFlaw;
 use spawnpoint_core::lifecycle::Reason;
 use spawnpoint_core::record::{IdempotencyMark, MatchRecord};
 use spawnpoint_core::{Code, Coded, FleetName, PlayerId, Retry, SessionId, Side};
@@ -97,6 +100,18 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// Flaws named by one inspection at most: a store with more is beyond mending row by row.
+pub const MAX_FLAWS: usize = 1_000;
+
+/// What a look over everything stored found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// How many records there are.
+    pub total: u64,
+    /// Rows that cannot be right, at most [`MAX_FLAWS`].
+    pub flaws: Vec<RecordFlaw>,
+}
+
 /// Match records.
 ///
 /// Semantics that every implementation keeps and the conformance suite checks:
@@ -129,6 +144,13 @@ pub trait Records: Send + Sync + 'static {
 
     /// Removes records that ended before this (Unix ms), at most `limit` of them, oldest first; returns how many.
     async fn prune(&self, ended_before: i64, limit: usize) -> Result<u64, StoreError>;
+
+    /// Which of these sessions have a record. Any number of them, each a look-up by key; what is written meanwhile may be missing.
+    async fn recorded(&self, sessions: &[SessionId]) -> Result<HashSet<SessionId>, StoreError>;
+
+    /// Looks over everything stored, by counts and indices where it lies: never a row at a time in this process, never in a writer's
+    /// way, a fraction of a second for a million records.
+    async fn inspect(&self) -> Result<Inspection, StoreError>;
 
     /// Whether it can be written to right now.
     async fn healthy(&self) -> Result<(), StoreError>;

@@ -3,7 +3,7 @@
 //! The two failures differ where it matters: one comes before the effect, the other after it (the caller cannot know that it was
 //! done). Which call fails how depends only on the seed and the call's number, so a run can be repeated.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use spawnpoint_core::record::{IdempotencyMark, MatchRecord};
 use spawnpoint_core::{SessionId, TicketId};
 
 use crate::lobby::{Held, Joined, Left, Lobby, LobbyError, Taken};
-use crate::{Filter, Inserted, Page, Records, StoreError};
+use crate::{Filter, Inserted, Inspection, Page, Records, StoreError};
 
 /// What is done to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +224,15 @@ impl<T: Records> Records for Flaky<T> {
     async fn prune(&self, ended_before: i64, limit: usize) -> Result<u64, StoreError> {
         self.call("prune old records", self.inner.prune(ended_before, limit))
             .await
+    }
+
+    async fn recorded(&self, sessions: &[SessionId]) -> Result<HashSet<SessionId>, StoreError> {
+        let inner = self.inner.recorded(sessions);
+        self.call("look records up", inner).await
+    }
+
+    async fn inspect(&self) -> Result<Inspection, StoreError> {
+        self.call("inspect the records", self.inner.inspect()).await
     }
 
     async fn healthy(&self) -> Result<(), StoreError> {

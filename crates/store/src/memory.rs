@@ -1,6 +1,6 @@
 //! Records in memory: for tests and planning. Nothing outlives the process, and nothing here waits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use spawnpoint_core::limits::MAX_PAGE;
 use spawnpoint_core::record::{IdempotencyMark, MatchRecord};
 
 use crate::cursor::Position;
-use crate::{Filter, Inserted, Page, Records, StoreError};
+use crate::{Filter, Inserted, Inspection, Page, Records, StoreError};
 
 /// Match records in memory. Clones share their content.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +149,20 @@ impl Records for MemoryRecords {
             pruned += 1;
         }
         Ok(pruned)
+    }
+
+    async fn recorded(&self, sessions: &[SessionId]) -> Result<HashSet<SessionId>, StoreError> {
+        let t = self.tables();
+        let there = sessions.iter().filter(|s| t.ends.contains_key(*s));
+        Ok(there.copied().collect())
+    }
+
+    async fn inspect(&self) -> Result<Inspection, StoreError> {
+        // Types and keys leave no room for a flaw here.
+        Ok(Inspection {
+            total: self.tables().by_end.len() as u64,
+            flaws: Vec::new(),
+        })
     }
 
     async fn healthy(&self) -> Result<(), StoreError> {

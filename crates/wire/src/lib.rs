@@ -12,6 +12,7 @@ pub mod event;
 pub mod link;
 pub mod problem;
 pub mod strict;
+pub mod tables;
 pub mod tcp;
 pub mod text;
 pub mod token;

@@ -278,7 +278,6 @@ impl<'a> Look<'a> {
                 Flaw::NoEnd => (Rule::RecordFlawed, "it does not say when it ended"),
                 Flaw::NoReason => (Rule::RecordFlawed, "its reason is none that there is"),
                 Flaw::NoSession => (Rule::RecordFlawed, "its session id is none"),
-                Flaw::Partial => (Rule::RecordFlawed, "its players or its log have no match"),
             };
             self.found(rule, [Id::Row(flaw.session.clone())], seen);
         }

@@ -169,7 +169,7 @@ pub struct InstanceSeen {
     pub doing: Doing,
     /// Whose it is, by its own durable facts.
     pub claim: Claim,
-    /// The port it listens on.
+    /// The port it listens on, where the runtime gives ports out.
     pub port: Option<u16>,
 }
 
@@ -287,8 +287,6 @@ pub enum Flaw {
     NoReason,
     /// Its id is none.
     NoSession,
-    /// Players or a log without a match.
-    Partial,
 }
 
 /// A ticket as the lobby keeps it.

@@ -112,6 +112,13 @@ impl TcpListeners {
         self.len() == 0
     }
 
+    /// Every session that is listened for, with its port.
+    #[must_use]
+    pub fn all(&self) -> Vec<(SessionId, u16)> {
+        let state = lock(&self.state);
+        state.open.iter().map(|(s, o)| (*s, o.port)).collect()
+    }
+
     /// The port a session has.
     #[must_use]
     pub fn port(&self, session: SessionId) -> Option<u16> {

@@ -18,6 +18,7 @@ pub(super) async fn run<F: Fixture>(f: &F) {
     Box::pin(a_slow_watch_misses_nothing(f)).await;
     Box::pin(logs_are_kept_and_followed(f)).await;
     Box::pin(results_are_read(f)).await;
+    Box::pin(what_is_held_is_held_for_what_is_there(f)).await;
 }
 
 /// What a watcher believes.
@@ -219,4 +220,55 @@ async fn results_are_read<F: Fixture>(f: &F) {
     assert_eq!(b.runtime.results(made.id).await.unwrap(), want);
     assert_eq!(b.runtime.results(silent.id).await.unwrap(), None);
     b.clear().await;
+}
+
+/// With instances in every state everything is held for one that is listed, and with none nothing is held.
+async fn what_is_held_is_held_for_what_is_there<F: Fixture>(f: &F) {
+    let mut b = Bench::new(f).await;
+    assert_eq!(b.runtime.holdings().await.unwrap(), []);
+    let ready = b.order_ready().await;
+    let over = b.order(f.exits(3)).await;
+    b.until_exited(over.id).await;
+    let gated = crate::Order {
+        gated: true,
+        ..b.plan(f.ready())
+    };
+    b.runtime.order(gated).await.unwrap();
+    let check = async |b: &Bench<'_, F>| {
+        let there: Vec<InstanceId> = b
+            .runtime
+            .list()
+            .await
+            .unwrap()
+            .iter()
+            .map(|i| i.id)
+            .collect();
+        for h in b.runtime.holdings().await.unwrap() {
+            assert!(
+                h.of.is_some_and(|of| there.contains(&of)),
+                "{h:?}: {there:?}"
+            );
+        }
+    };
+    check(&b).await;
+    let stopping = b.get(ready.id).await;
+    b.runtime
+        .stop(ready.id, stopping.version, GRACE)
+        .await
+        .unwrap();
+    check(&b).await;
+    b = b.reopen().await;
+    check(&b).await;
+    let runtime = b.runtime.clone();
+    let patience = f.patience();
+    b.clear().await;
+    // Whoever kept an instance may outlive it by a moment.
+    let none = async {
+        while !runtime.holdings().await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(patience, none)
+        .await
+        .expect("nothing is held for what is not there");
 }

@@ -6,14 +6,15 @@
 //! process that leaves the game's group is not found again. This is no security boundary: games run as the caller's user.
 //!
 //! Files: `shim` and `output` are the shim's side; `pages`, `record` and `state_dir` what both sides read; `entry` the view of
-//! one instance and its decisions; `shared`, `operations`, `supervise`, `start` and `gone` our side; `ports`, `listeners`, `tree`, `cgroup` and `sys` the
-//! machine.
+//! one instance and its decisions; `shared`, `operations`, `supervise`, `start`, `gone` and `holdings` our side; `ports`, `listeners`,
+//! `tree`, `cgroup` and `sys` the machine.
 
 mod cgroup;
 mod entry;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod gone;
+mod holdings;
 mod launch;
 mod listeners;
 mod log_reader;
@@ -41,6 +42,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use spawnpoint_core::audit::Holding;
 use spawnpoint_core::{Clock, Code, InstanceId};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -283,6 +285,10 @@ impl Runtime for ProcessRuntime {
 
     async fn list(&self) -> Result<Vec<Instance>, RuntimeError> {
         Ok(self.shared.list())
+    }
+
+    async fn holdings(&self) -> Result<Vec<Holding>, RuntimeError> {
+        self.blocking(|s| s.holdings()).await
     }
 
     async fn get(&self, id: InstanceId) -> Result<Instance, RuntimeError> {

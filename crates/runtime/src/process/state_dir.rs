@@ -12,6 +12,7 @@
 //! ```
 //! Nothing here is synced to disk: see `docs/decisions/0002-process-runtime-durability.md`.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -20,8 +21,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use spawnpoint_core::InstanceId;
+use spawnpoint_core::audit::Holding;
 
 use super::OpenError;
+use super::holdings::directories;
 use super::pages::RunFile;
 use super::record::{Record, Unreadable, parse};
 
@@ -41,6 +44,7 @@ const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 /// An owned state directory. The lock is held until this is dropped (or the process dies, however it dies).
 #[derive(Debug)]
 pub(super) struct StateDir {
+    root: PathBuf,
     instances: PathBuf,
     torn: PathBuf,
     lock: Mutex<Option<File>>,
@@ -62,6 +66,7 @@ impl StateDir {
         private_dir(&instances).map_err(failed)?;
         private_dir(&torn).map_err(failed)?;
         let state = Self {
+            root: path,
             instances,
             torn,
             lock: Mutex::new(Some(lock)),
@@ -76,6 +81,21 @@ impl StateDir {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+    }
+
+    /// Where it is.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Names what lies among the instances and among those set aside.
+    pub(super) fn holdings(
+        &self,
+        known: &HashSet<InstanceId>,
+        all: &mut Vec<Holding>,
+    ) -> io::Result<()> {
+        directories(&self.instances, "instances", known, all)?;
+        directories(&self.torn, "torn", known, all)
     }
 
     pub(super) fn path(&self, id: InstanceId) -> PathBuf {

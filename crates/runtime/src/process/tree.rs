@@ -146,7 +146,8 @@ fn descendants_by_scan(root: i32) -> Vec<i32> {
     found
 }
 
-fn processes() -> impl Iterator<Item = i32> {
+/// The numbers of all processes there are.
+pub(super) fn processes() -> impl Iterator<Item = i32> {
     std::fs::read_dir("/proc")
         .into_iter()
         .flatten()

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use spawnpoint_core::InstanceId;
+use spawnpoint_core::audit::Holding;
 use spawnpoint_core::session::Exit;
 
 use super::SimulatedRuntime;
@@ -28,6 +29,11 @@ impl SimulatedRuntime {
     /// The next order fails so and nothing is done; several are used up in turn.
     pub fn fail_next_order(&self, error: RuntimeError) {
         self.world.inner().failing_orders.push_back(error);
+    }
+
+    /// Something is there that belongs to no instance, or to one that is not there.
+    pub fn leave_behind(&self, stray: Holding) {
+        self.world.inner().strays.push(stray);
     }
 
     /// The game writes this to its log.

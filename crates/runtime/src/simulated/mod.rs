@@ -23,6 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use spawnpoint_core::audit::Holding;
 use spawnpoint_core::limits::MAX_RESULTS;
 use spawnpoint_core::{Clock, InstanceId};
 use tokio::sync::broadcast::error::RecvError;
@@ -161,6 +162,11 @@ impl Runtime for SimulatedRuntime {
     async fn list(&self) -> Result<Vec<Instance>, RuntimeError> {
         self.alive()?;
         Ok(self.world.list())
+    }
+
+    async fn holdings(&self) -> Result<Vec<Holding>, RuntimeError> {
+        self.alive()?;
+        Ok(self.world.holdings())
     }
 
     async fn get(&self, id: InstanceId) -> Result<Instance, RuntimeError> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use spawnpoint_core::audit::{Holding, HoldingKind};
 use spawnpoint_core::{Clock, InstanceId, Moment};
 use tokio::sync::{Notify, broadcast};
 use tokio::task::AbortHandle;
@@ -46,6 +47,8 @@ pub(super) struct Inner {
     pub(super) blind_since: Option<Moment>,
     /// What the next orders fail with, instead of being done.
     pub(super) failing_orders: std::collections::VecDeque<RuntimeError>,
+    /// What tests left behind.
+    pub(super) strays: Vec<Holding>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -153,6 +156,7 @@ impl World {
                 serial: 0,
                 blind_since: None,
                 failing_orders: std::collections::VecDeque::new(),
+                strays: Vec::new(),
             }),
             wake: Arc::new(Notify::new()),
             driver: Mutex::new(None),
@@ -194,6 +198,20 @@ impl World {
 
     pub(super) fn list(&self) -> Vec<Instance> {
         self.inner().list()
+    }
+
+    /// The ports of the range that are taken, and what tests left behind.
+    pub(super) fn holdings(&self) -> Vec<Holding> {
+        let w = self.inner();
+        let ports = w.order.iter().filter_map(|id| {
+            let port = w.games.get(id)?.port?;
+            Some(Holding {
+                kind: HoldingKind::Port,
+                name: port.to_string(),
+                of: Some(*id),
+            })
+        });
+        ports.chain(w.strays.iter().cloned()).collect()
     }
 
     pub(super) fn get(&self, id: InstanceId) -> Result<Instance, RuntimeError> {

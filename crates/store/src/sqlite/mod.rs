@@ -5,10 +5,12 @@
 //! replaced: that is for a person to decide.
 
 mod fault;
+mod inspect;
 mod query;
 mod row;
 mod schema;
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,7 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 pub use fault::Fault;
 
 use crate::cursor::Position;
-use crate::{Filter, Inserted, Page, Records, StoreError};
+use crate::{Filter, Inserted, Inspection, Page, Records, StoreError};
 use fault::store_error;
 
 /// Connections that read. Each is a thread; listings are short, and on a small machine more would only wait for the same disk.
@@ -289,6 +291,18 @@ impl Records for SqliteRecords {
             }
         }
         Ok(pruned)
+    }
+
+    async fn recorded(&self, sessions: &[SessionId]) -> Result<HashSet<SessionId>, StoreError> {
+        inspect::look_up(&self.readers, sessions)
+            .await
+            .map_err(self.error("look records up"))
+    }
+
+    async fn inspect(&self) -> Result<Inspection, StoreError> {
+        inspect::inspect(&self.readers)
+            .await
+            .map_err(self.error("inspect the records"))
     }
 
     async fn healthy(&self) -> Result<(), StoreError> {

@@ -178,3 +178,66 @@ async fn a_caller_that_gives_up_leaves_nothing_half_done() {
         assert_eq!(store.get(r.session).await.unwrap(), Some(r));
     }
 }
+
+#[tokio::test]
+async fn an_inspection_names_rows_that_cannot_be_right() {
+    use spawnpoint_core::audit::Flaw;
+    use sqlx::Connection as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("records.db");
+    let store = SqliteRecords::open(&path).await.unwrap();
+    for n in 1..=4 {
+        store.insert(&record(n, 10)).await.unwrap();
+    }
+    let mut conn = sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display()))
+        .await
+        .unwrap();
+    for sql in [
+        "UPDATE matches SET ended_at = 0 WHERE session_id LIKE '%1'",
+        "UPDATE matches SET reason = 'boredom' WHERE session_id LIKE '%2'",
+        "UPDATE matches SET session_id = 'mine' WHERE session_id LIKE '%3'",
+    ] {
+        sqlx::query("PRAGMA foreign_keys = OFF")
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        sqlx::query(sql).execute(&mut conn).await.unwrap();
+    }
+    let seen = store.inspect().await.unwrap();
+    assert_eq!(seen.total, 4);
+    let mut flaws: Vec<(String, Flaw)> = seen
+        .flaws
+        .into_iter()
+        .map(|f| (f.session, f.what))
+        .collect();
+    flaws.sort_by(|a, b| a.0.cmp(&b.0));
+    let want = [
+        (session(1).to_string(), Flaw::NoEnd),
+        (session(2).to_string(), Flaw::NoReason),
+        ("mine".to_owned(), Flaw::NoSession),
+    ];
+    assert_eq!(flaws, want);
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_not_inspected_as_fine() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("records.db");
+    let store = SqliteRecords::open(&path).await.unwrap();
+    for n in 0..200 {
+        store.insert(&record(n, 10)).await.unwrap();
+    }
+    store.close().await;
+    assert!(store.inspect().await.is_err(), "closed");
+    assert!(store.recorded(&[session(1)]).await.is_err(), "closed");
+    let mut bytes = std::fs::read(&path).unwrap();
+    for b in &mut bytes[4096..] {
+        *b = 0xa5;
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    if let Ok(store) = SqliteRecords::open(&path).await {
+        assert!(store.inspect().await.is_err());
+        assert!(store.recorded(&[session(1)]).await.is_err());
+    }
+}
