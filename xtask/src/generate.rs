@@ -3,6 +3,7 @@
 //!
 //! To add one: write the function in a module of its own, add a line to [`outputs`].
 
+mod findings;
 mod lifecycle;
 mod problems;
 
@@ -47,6 +48,7 @@ fn outputs() -> Vec<Output> {
         section("docs/lifecycle.md", "phases", lifecycle::phases),
         section("docs/lifecycle.md", "reasons", lifecycle::reasons),
         section("docs/lifecycle.md", "limits", lifecycle::limits),
+        section("docs/reliability.md", "findings", findings::table),
     ]
 }
 

@@ -14,7 +14,10 @@ pub(crate) const UNREACHABLE: u8 = 3;
 /// What was asked for does not exist.
 pub(crate) const NOT_FOUND: u8 = 4;
 
-/// The codes in words, for `--help` and the documentation. 5 belongs to a verb that finds faults and is kept free for it.
+/// An audit found something.
+pub(crate) const FINDINGS: u8 = 5;
+
+/// The codes in words, for `--help` and the documentation.
 pub(crate) const CODES: &str = "\
 Exit codes:
   0  done
@@ -42,6 +45,9 @@ pub(crate) enum Failure {
     /// Everything was said already; only the code is left to give.
     #[error("")]
     Said,
+    /// An audit found something, and said it.
+    #[error("")]
+    Findings,
     /// Nobody reads our output any more (`| head`).
     #[error("nobody reads the output")]
     OutputClosed,
@@ -67,6 +73,7 @@ impl Failure {
             Self::Usage(_) => USAGE,
             Self::Unreachable(_) => UNREACHABLE,
             Self::NotFound(_) => NOT_FOUND,
+            Self::Findings => FINDINGS,
             Self::OutputClosed => OK,
         }
     }
@@ -87,7 +94,10 @@ pub(crate) fn finish(outcome: Result<(), Failure>) -> ExitCode {
     let Err(failure) = outcome else {
         return ExitCode::from(OK);
     };
-    if !matches!(failure, Failure::Said | Failure::OutputClosed) {
+    if !matches!(
+        failure,
+        Failure::Said | Failure::Findings | Failure::OutputClosed
+    ) {
         crate::output::complain(&failure.to_string());
     }
     ExitCode::from(failure.exit_code())

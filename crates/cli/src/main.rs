@@ -67,6 +67,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Fleets(verb) => verbs::fleets::run(&verb, &global),
         Verb::Matches(verb) => verbs::matches::run(&verb, &global),
         Verb::Load(args) => verbs::load::run(&args, &global),
+        Verb::Audit => verbs::audit::run(&global),
         Verb::Doctor(args) => verbs::doctor::run(&args, &global),
         Verb::Completions { shell } => verbs::completions::run(shell),
         Verb::Shim { dir } => verbs::shim(&dir),

@@ -112,6 +112,7 @@ pub(crate) async fn start(
         },
     );
     let _ = gateway_slot.set(gateway.clone());
+    server.audit_gateway(Arc::new(gateway.clone()));
 
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();

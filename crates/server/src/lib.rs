@@ -21,10 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use spawnpoint_core::audit::Report;
 use spawnpoint_core::lifecycle::{EndedBy, Reason};
 use spawnpoint_core::session::Event;
 use spawnpoint_runtime::RuntimeError;
 use spawnpoint_wire::link::Link;
+use spawnpoint_wire::tables::Tables;
 
 pub use app::{App, Caller, Deps, Keys, Random, os_random};
 pub use config::Config;
@@ -69,6 +71,16 @@ impl Server {
     #[must_use]
     pub fn link(&self) -> Arc<dyn Link> {
         Arc::new(app::LocalLink(Arc::clone(&self.app)))
+    }
+
+    /// This gateway says what it has when an audit asks. Without it an audit says that it cannot see the gateway.
+    pub fn audit_gateway(&self, gateway: Arc<dyn Tables>) {
+        self.app.audits.listen_to(gateway);
+    }
+
+    /// Looks at everything and says what is wrong and what cannot be seen. Takes up to some seconds; changes nothing.
+    pub async fn audit(&self) -> Report {
+        self.app.audit().await
     }
 
     /// The player API and `/play`.

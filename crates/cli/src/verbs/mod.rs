@@ -1,5 +1,6 @@
 //! One file a verb.
 
+pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod fleets;

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spawnpoint_core::limits::EVENT_RING;
+use spawnpoint_core::session::Phase;
 use spawnpoint_core::{PlayerId, SessionId};
 use spawnpoint_wire::event::Event;
 use spawnpoint_wire::link::{Cursor, Route, RouteUpdate};
@@ -122,6 +123,14 @@ impl RouteHub {
             table: Mutex::new((0, HashMap::new())),
             live: broadcast::Sender::new(LAG),
         }
+    }
+
+    /// Every session's route as an audit compares it: session, generation, phase.
+    #[must_use]
+    pub fn all(&self) -> Vec<(SessionId, u32, Phase)> {
+        let table = lock(&self.table);
+        let routes = table.1.values();
+        routes.map(|r| (r.session, r.generation, r.phase)).collect()
     }
 
     /// Sets a route; says nothing when it is as it was.

@@ -55,6 +55,12 @@ impl Reports {
         }
     }
 
+    /// Every gateway that is not given up, with when it was last heard.
+    pub(super) fn heard(&self) -> Vec<(String, Moment)> {
+        let gateways = self.lock();
+        gateways.iter().map(|(n, g)| (n.clone(), g.at)).collect()
+    }
+
     fn total(gateways: &HashMap<String, Seen>, key: &(SessionId, PlayerId)) -> u32 {
         gateways
             .values()

@@ -3,6 +3,7 @@
 //! Calls and workers apply events; a driver per session carries out what the step asked for and feeds back what came of it. A reply
 //! is given only when what it says is durable.
 
+pub(crate) mod audit;
 mod calls;
 mod effects;
 mod fleets;
@@ -129,6 +130,7 @@ pub struct App {
     pub(crate) events: EventHub,
     pub(crate) routes: RouteHub,
     pub(crate) reports: link::Reports,
+    pub(crate) audits: audit::Memory,
     /// Wakes the fleet worker.
     pub(crate) plan_now: Notify,
     /// Wakes the reaper when an earlier deadline was set.
@@ -183,6 +185,7 @@ impl App {
             events: EventHub::new(incarnation),
             routes: RouteHub::new(incarnation),
             reports: link::Reports::default(),
+            audits: audit::Memory::default(),
             plan_now: Notify::new(),
             look_now: Notify::new(),
             match_now: Notify::new(),

@@ -50,6 +50,7 @@ impl App {
             Ok(()) => {
                 // Before the reply: who has the address connects at once, and must not find that there is no such session.
                 self.show_route(id);
+                self.audits.started(id, self.now());
                 if let Some(entry) = self.world().sessions.get(&id) {
                     entry.commit.send_replace(Commit::Durable);
                 }

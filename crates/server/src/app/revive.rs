@@ -390,6 +390,7 @@ impl App {
             }
         }
         drop(world);
+        self.audits.started(id, now);
         tracing::info!(session = %id, fleet = %claim.fleet, phase = phase.as_str(), state = ?instance.state, "session taken over");
         if !(exited && claim.replacing && phase == Phase::Starting) {
             self.observe(instance);

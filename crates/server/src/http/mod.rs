@@ -2,6 +2,7 @@
 //!
 //! A handler reads a call strictly, asks who is calling, calls one use case and shows the result. Decisions live elsewhere.
 
+mod audit;
 mod auth;
 mod events;
 mod fleets;
@@ -155,6 +156,7 @@ fn whole_api() -> OpenApiRouter<Ctx> {
     player_api()
         .routes(routes!(ops::metrics))
         .routes(routes!(ops::workers))
+        .routes(routes!(audit::audit))
 }
 
 fn sdk_api() -> OpenApiRouter<Ctx> {

@@ -106,7 +106,8 @@ pub(super) async fn readyz(State(ctx): State<Ctx>) -> Response {
     (status, Json(Readiness { ready, checks })).into_response()
 }
 
-fn trusted(ctx: &Ctx, call: &Call) -> Result<(), Failure> {
+/// Operators and backends only.
+pub(super) fn trusted(ctx: &Ctx, call: &Call) -> Result<(), Failure> {
     if call.caller(ctx, None)?.is_trusted() {
         return Ok(());
     }

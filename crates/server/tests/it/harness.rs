@@ -213,7 +213,7 @@ pub(crate) struct Up {
 /// The gateway's side of the link, by hand.
 pub(crate) struct Gateway {
     pub(crate) link: Arc<dyn Link>,
-    name: String,
+    pub(crate) name: String,
     sequence: AtomicU64,
 }
 

@@ -7,6 +7,7 @@
     reason = "a test that fails should say where"
 )]
 
+mod audit;
 mod away;
 mod contract;
 mod faults;

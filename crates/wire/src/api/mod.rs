@@ -1,5 +1,6 @@
 //! Bodies of the HTTP API, by topic. Replies are snake_case but for `wsUrl`; requests are read by [`crate::strict`].
 
+mod audit;
 mod calls;
 mod fleets;
 mod matches;
@@ -8,6 +9,7 @@ mod operations;
 mod sdk;
 mod sessions;
 
+pub use audit::*;
 pub use calls::*;
 pub use fleets::*;
 pub use matches::*;

@@ -73,6 +73,11 @@ impl Fates {
         }
     }
 
+    /// Those that are kept.
+    pub(super) fn all(&self) -> impl Iterator<Item = (TicketId, &Fate)> {
+        self.by_ticket.iter().map(|(id, fate)| (*id, fate))
+    }
+
     pub(super) fn of(&self, ticket: TicketId) -> Option<&Fate> {
         self.by_ticket.get(&ticket)
     }

@@ -8,6 +8,7 @@
 //!
 //! Two locks, the tickets' and the world's, and never both at once.
 
+mod audit;
 mod fates;
 mod form;
 mod line;

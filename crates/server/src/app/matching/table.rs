@@ -533,6 +533,14 @@ impl Table {
         })
     }
 
+    pub(super) const fn fates(&self) -> &Fates {
+        &self.fates
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = TicketId> {
+        self.tickets.keys().copied()
+    }
+
     pub(super) fn fate(&self, id: TicketId) -> Option<&Fate> {
         self.fates.of(id)
     }
