@@ -151,7 +151,8 @@ impl Bench {
     }
 }
 
-fn config() -> Result<Config> {
+/// One fleet of simulated game servers, in which nothing ends by itself.
+pub(crate) fn config() -> Result<Config> {
     let local = |port: u16| vec![([127, 0, 0, 1], port).into()];
     let policy = Policy {
         idle: Some(FAR),

@@ -3,6 +3,7 @@
 //! One file for each measurement; each compares things done in turn in one run, so that a slow or busy machine moves both sides. No
 //! test asserts a speed: the promises are checked here, shown with what was measured, and a miss is said and not hidden.
 
+mod audit;
 mod claims;
 mod clone;
 mod floor;
@@ -84,6 +85,8 @@ enum What {
     Sharing,
     /// One look at a match queue of 1,000 to 100,000 tickets, and how close the matches are.
     Matching,
+    /// An audit of 10,000 live sessions and 1,000,000 records, and the claims made meanwhile.
+    Audit,
     /// `git clone` to two players in one game, with empty caches.
     Clone,
     /// One process of a measurement.
@@ -121,6 +124,7 @@ fn main() -> Result<()> {
                 What::Gateway,
                 What::Sharing,
                 What::Matching,
+                What::Audit,
             ];
             all.extend(clone.then_some(What::Clone));
             all
@@ -191,6 +195,7 @@ fn measure(what: What, quick: bool) -> Result<Section> {
             ),
         ),
         What::Matching => ("matching", matching::run(quick, &bar("matching"))),
+        What::Audit => ("audit", audit::run(audit::Size::of(quick), &bar("audit"))),
         What::Clone => ("clone", clone::run(&bar("clone"))),
         What::All { .. } | What::Part { .. } | What::ClaimLoop { .. } => {
             anyhow::bail!("not one measurement")
