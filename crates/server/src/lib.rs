@@ -83,6 +83,11 @@ impl Server {
         self.app.audit().await
     }
 
+    /// One look at everything. What it finds may just be on its way: [`spawnpoint_core::audit::confirm`] it by another a while later.
+    pub async fn look(&self) -> Report {
+        self.app.first_look().await
+    }
+
     /// The player API and `/play`.
     pub fn public_router(&self) -> axum::Router {
         http::public(&self.app)

@@ -1,7 +1,7 @@
 //! `spawnpoint audit` against the real command: clean through games and a `kill -9`, and what does not belong there is found.
 
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -94,6 +94,39 @@ fn it_is_clean_through_games_and_a_kill() {
             .contains("clean: nothing lost, nothing double, nothing left over")
     );
     assert!(shown.out.contains("sessions  0 sessions;"), "{}", shown.out);
+}
+
+/// Games come and go by the dozen; audits one after the other all the while never take what is on its way for trouble.
+#[test]
+fn it_is_clean_while_games_come_and_go() {
+    let w = World::new(&games());
+    let up = w.up(&[]);
+    let public = up.ready["url"].as_str().unwrap().to_owned();
+    let mut load = w
+        .command(&["load", "--match-duration", "1", "--target-url", &public])
+        .env("CLIENTS", "24")
+        .env("SPAWN_RATE", "6")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut audits, mut most) = (0, 0);
+    let ended = loop {
+        let counts = clean(&up);
+        audits += 1;
+        most = most.max(counts["sessions"].as_u64().unwrap());
+        if let Some(ended) = load.try_wait().unwrap() {
+            break ended;
+        }
+    };
+    assert!(ended.success(), "the load: {ended}\n{}", up.log());
+    assert!(
+        audits >= 5 && most >= 1,
+        "{audits} audits of at most {most}"
+    );
+    eventually("everything is recorded", || {
+        (clean(&up)["records"].as_u64() >= Some(12)).then_some(())
+    });
 }
 
 /// A process that says of itself that it is an instance's.

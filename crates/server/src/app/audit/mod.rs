@@ -21,6 +21,8 @@ use super::App;
 
 /// Answered starts that are remembered, so that an audit can ask what became of them: 24 bytes each, and a key look-up each time.
 const STARTS_KEPT: usize = 20_000;
+/// Work on this many instances takes about a millisecond: more of it is not done on a thread that answers players.
+const ASIDE_FROM: usize = 512;
 /// Pauses before what is suspected is looked at again: an echo or a write under way takes milliseconds; a lost watch is opened again
 /// within half a second.
 const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
@@ -98,7 +100,13 @@ impl App {
         last
     }
 
-    /// The same, as others read it.
+    /// A first look alone: what it finds may just be on its way.
+    pub(crate) async fn first_look(self: &Arc<Self>) -> Report {
+        let _turn = self.audits.turn.lock().await;
+        self.audit_look(None, &mut None).await
+    }
+
+    /// The audit, as others read it.
     pub(crate) async fn audit_report(self: &Arc<Self>) -> AuditReport {
         let at = self.now();
         let report = self.audit().await;
@@ -118,13 +126,24 @@ impl App {
     ) -> Report {
         let now = self.now();
         let snapshot = self.snapshot(suspects, inspection).await;
-        let report = move || check(&snapshot, now);
-        // Tens of milliseconds with ten thousand sessions: not on a thread that answers players.
-        match self.tasks.spawn_blocking(report).await {
-            Ok(report) => report,
+        let size = snapshot.instances.get().map_or(0, Vec::len);
+        self.aside(size, move || check(&snapshot, now))
+            .await
             // Only a panic comes here: nothing was proven.
-            Err(_) => check(&blind(now), now),
+            .unwrap_or_else(|| check(&blind(now), now))
+    }
+
+    /// Works on so many things where it keeps nobody waiting; here, if there are few: then it takes less than the way to another
+    /// thread, and a simulation stays the same in every run.
+    async fn aside<T: Send + 'static>(
+        &self,
+        size: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        if size < ASIDE_FROM {
+            return Some(work());
         }
+        self.tasks.spawn_blocking(work).await.ok()
     }
 }
 
