@@ -106,17 +106,32 @@ impl App {
         self.with_world(|w| {
             let fleets = w.fleets.iter();
             seen.fleets = fleets.map(|(n, f)| fleet_seen(n, f, &limits)).collect();
-            seen.holders = w.holders.iter().map(|(i, h)| (*i, holder(*h))).collect();
-            // Those whose session is live say nothing new.
-            let stale = w.by_player.iter().filter(|(_, id)| {
-                let live = |e: &Entry| e.session.phase.is_live();
-                !w.sessions.get(*id).is_some_and(live)
-            });
-            seen.bound_players = stale
-                .map(|((f, p), id)| (f.clone(), p.clone(), *id))
-                .collect();
         });
+        seen.holders =
+            self.with_world(|w| w.holders.iter().map(|(i, h)| (*i, holder(*h))).collect());
+        self.bound_players(&mut seen);
         Known::Is(seen)
+    }
+
+    /// The players whose session is not live; the others say nothing new. Ids alone first: names are copied of the few in question.
+    fn bound_players(&self, seen: &mut ServerSeen) {
+        let live = seen.sessions.iter().filter(|s| s.phase.is_live());
+        let live: HashSet<SessionId> = live.map(|s| s.id).collect();
+        let mut others: HashSet<SessionId> =
+            self.with_world(|w| w.by_player.values().copied().collect());
+        others.retain(|id| !live.contains(id));
+        if others.is_empty() {
+            return;
+        }
+        seen.bound_players = self.with_world(|w| {
+            let bound = w.by_player.iter().filter(|(_, id)| {
+                let started_since = |e: &Entry| e.session.phase.is_live();
+                others.contains(*id) && !w.sessions.get(*id).is_some_and(started_since)
+            });
+            bound
+                .map(|((f, p), id)| (f.clone(), p.clone(), *id))
+                .collect()
+        });
     }
 
     fn session_seen(&self, world: &World, entry: &Entry, held: bool) -> SessionSeen {
@@ -125,7 +140,7 @@ impl App {
         let waits = match s.phase {
             Phase::Queued => {
                 let fleet = world.fleets.get(&s.fleet);
-                if fleet.is_some_and(|f| f.queue.contains(&s.id)) {
+                if fleet.is_some_and(|f| f.queue.binary_search(&s.id).is_ok()) {
                     Waits::InLine
                 } else if entry.start.placed.is_some() {
                     Waits::Placed
