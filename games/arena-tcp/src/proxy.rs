@@ -5,6 +5,9 @@ use proxy_header::{Error, ParseConfig, ProxyHeader, Tlv};
 /// Longest header, bytes: addresses, ids, and a player id of 256 characters, with room for TLVs of others.
 pub(crate) const MAX_HEADER: usize = 4 * 1024;
 
+/// Longest header of version 1, which is a line of text, bytes with its end (the protocol's own number).
+const MAX_LINE: usize = 107;
+
 const TLV_SESSION: u8 = 0xE0;
 const TLV_PLAYER: u8 = 0xE1;
 const TLV_GENERATION: u8 = 0xE2;
@@ -32,6 +35,8 @@ pub(crate) enum Header {
 
 pub(crate) fn parse(bytes: &[u8]) -> Header {
     match ProxyHeader::parse(bytes, ParseConfig::default()) {
+        // Told apart here, or a line that is too long would be one when it comes at once and none when it comes in pieces.
+        Ok((_, length)) if bytes.starts_with(b"PROXY") && length > MAX_LINE => Header::Bad,
         Ok((header, length)) if length <= MAX_HEADER => match introduction(&header) {
             Some(introduction) => Header::Whole(introduction, length),
             None => Header::Bad,
@@ -116,6 +121,10 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         assert_eq!(parse(b"GET_STATE\n"), Header::Bad);
+        let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(MAX_LINE - 15));
+        for cut in [MAX_LINE, long.len()] {
+            assert_eq!(parse(&long.as_bytes()[..cut]), Header::Bad, "{cut}");
+        }
         assert_eq!(parse(&header(&[(0xE1, b"\xff")])), Header::Bad);
         let long = header(&[(0xE1, &[b'x'; MAX_HEADER])]);
         assert_eq!(parse(&long), Header::Bad);
