@@ -42,6 +42,8 @@ impl Preamble {
 
     /// Takes in what came and says what it is now. After an answer with bytes in it, it is empty again.
     pub(crate) fn hear(&mut self, bytes: &[u8]) -> Said {
+        // No end was in what was heard before: it is not looked through again with each byte that comes alone.
+        let before = self.heard.len();
         self.heard.extend_from_slice(bytes);
         let word = TOKEN_LINE.as_bytes();
         if self.heard.is_empty() {
@@ -54,8 +56,10 @@ impl Preamble {
         if known < word.len() {
             return Said::Perhaps;
         }
-        match self.heard.iter().position(|b| *b == b'\n') {
+        let new = self.heard.get(before..).unwrap_or_default();
+        match new.iter().position(|b| *b == b'\n') {
             Some(end) => {
+                let end = before + end;
                 let rest = self.heard.split_off(end + 1);
                 let line = self.take();
                 let token = line.get(word.len()..end).unwrap_or_default();
