@@ -19,6 +19,7 @@ use spawnpoint_wire::tcp::{TLV_GENERATION, TLV_PLAYER, TLV_SESSION, TOKEN_LINE};
 
 use crate::access::{self, Target};
 use crate::game::Introduction;
+use crate::head;
 use crate::http_game::entrance::{self, Credentials, Door};
 use crate::http_game::heads::{self, Framing};
 use crate::tcp::preamble::{MAX_LINE, Preamble, Said};
@@ -303,17 +304,18 @@ fn introduced(
             );
         }
     }
-    let one = |name: &str| {
+    let one = |name: &str, told: &str| {
         assert_eq!(count(headers, name), 1, "{name}");
-        headers.get(name).and_then(|v| v.to_str().ok())
+        let value = headers.get(name).map(HeaderValue::as_bytes);
+        assert_eq!(value, Some(told.as_bytes()), "{name}");
     };
-    assert_eq!(one("x-session-id"), Some(session.to_string().as_str()));
-    assert_eq!(one("x-player-id"), Some("an%20%27n%F0%9F%A7%82"));
-    assert_eq!(one("x-forwarded-for"), Some("10.1.2.3"));
+    one("x-session-id", &session.to_string());
+    one("x-player-id", "an%20%27n%F0%9F%A7%82");
+    one("x-forwarded-for", "10.1.2.3");
     if target.prefix.is_empty() {
         assert_eq!(count(headers, "x-forwarded-prefix"), 0);
     } else {
-        assert_eq!(one("x-forwarded-prefix"), Some(target.prefix.as_str()));
+        one("x-forwarded-prefix", &target.prefix);
     }
     assert_eq!(headers.get(HOST), host, "kept");
 }
@@ -353,4 +355,44 @@ fn one_request(game: &Parts) {
     assert_eq!(parsed.headers.len(), game.headers.len());
     let path = game.uri.path_and_query().map(|p| p.as_str());
     assert_eq!(parsed.path, path);
+}
+
+/// What a game answers to a handshake, and what of it the client gets.
+pub fn game_answer(input: &[u8]) {
+    let Ok(Some((answer, length))) = head::game_answer(input) else {
+        return;
+    };
+    assert!(length <= input.len());
+    for n in (0..length).step_by((length / 64).max(1)) {
+        let part = input.get(..n).unwrap_or_default();
+        assert_eq!(head::game_answer(part), Ok(None), "{n} of {length}");
+    }
+    let whole = input.get(..length).unwrap_or_default();
+    let again = head::game_answer(whole);
+    assert_eq!(again, Ok(Some((answer.clone(), length))));
+    let offered = ["chat".to_owned(), "v2".to_owned()];
+    for ours in [None, Some("spawnpoint.v1")] {
+        let told = answer.for_client(&offered, ours);
+        let mut headers = [httparse::EMPTY_HEADER; 128];
+        let mut parsed = httparse::Response::new(&mut headers);
+        let read = parsed.parse(&told);
+        assert_eq!(read, Ok(httparse::Status::Complete(told.len())));
+        assert_eq!(parsed.code, Some(101));
+        let all = |name: &str| {
+            let lines = parsed.headers.iter();
+            let lines = lines.filter(|h| h.name.eq_ignore_ascii_case(name));
+            lines.map(|h| h.value).collect::<Vec<_>>()
+        };
+        assert_eq!(all("connection"), [b"Upgrade".as_slice()]);
+        assert_eq!(all("upgrade"), [b"websocket".as_slice()]);
+        assert!(all("content-length").is_empty() && all("transfer-encoding").is_empty());
+        match all("sec-websocket-protocol").as_slice() {
+            [] => assert!(ours.is_none()),
+            [chosen] => {
+                let text = std::str::from_utf8(chosen).unwrap_or_default();
+                assert!(offered.iter().any(|o| o == text) || ours == Some(text));
+            }
+            several => panic!("{several:?}"),
+        }
+    }
 }

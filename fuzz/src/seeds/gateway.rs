@@ -138,3 +138,24 @@ pub(crate) fn game_requests() -> Seeds {
         ("absolute", &absolute),
     ])
 }
+
+pub(crate) fn game_answers() -> Seeds {
+    texts(&[
+        (
+            "accepted",
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nUPGRADE: WebSocket\r\nX-mixedCase: 1\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\nContent-Length: 0\r\n\r\n\u{1}\u{2}hi",
+        ),
+        (
+            "extended",
+            "HTTP/1.1 101 \r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\
+             Sec-WebSocket-Protocol: made-up\r\nSet-Cookie: a=1\r\n\r\n",
+        ),
+        (
+            "continue",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 X\r\n\r\n",
+        ),
+        ("refused", "HTTP/1.0 403 Forbidden\nContent-Length: 2\n\nno"),
+        ("other", "SSH-2.0-x\r\n"),
+    ])
+}

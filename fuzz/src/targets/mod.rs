@@ -105,6 +105,15 @@ pub const TARGETS: &[Target] = &[
         asked: 4_000,
     },
     Target {
+        name: "game_answer",
+        promises: "a game's answer to a handshake is known as soon as it is whole; its client gets one 101 with a subprotocol it offered",
+        check: spawnpoint_gateway::fuzz::game_answer,
+        seeds: seeds::gateway::game_answers,
+        longest: 33 * 1024,
+        held: 64,
+        asked: 8_000,
+    },
+    Target {
         name: "config_file",
         promises: "a configuration with its variables is read the same twice, or every error has a code, a bounded text and no secret",
         check: spawnpoint_server::fuzz::config_file,

@@ -46,6 +46,7 @@ replayed!(
     token_line,
     proxy_header,
     game_request,
+    game_answer,
     config_file,
     config_units,
     query_string,
