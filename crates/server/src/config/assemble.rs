@@ -1,5 +1,6 @@
 //! From a file, variables and flags to [`Config`]: the sections, and `[server]`.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -142,13 +143,10 @@ pub fn parse(
 /// What a syntax error leaves behind (half-read values on its line, keys that were cut off, the parser's own further guesses)
 /// would hide the one thing to mend.
 fn quiet_noise(errors: &mut Vec<ConfigError>) {
-    let mut broken_lines = Vec::new();
+    // A set: a file that is no TOML at all has an error on every line.
+    let mut broken_lines = BTreeSet::new();
     errors.retain(|e| match (&e.kind, &e.origin) {
-        (ErrorKind::Syntax, Origin::File { line }) => {
-            let first = !broken_lines.contains(line);
-            broken_lines.push(*line);
-            first
-        }
+        (ErrorKind::Syntax, Origin::File { line }) => broken_lines.insert(*line),
         (ErrorKind::Missing, _) => false,
         (_, Origin::File { line }) => !broken_lines.contains(line),
         _ => true,

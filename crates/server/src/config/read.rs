@@ -9,6 +9,10 @@ use super::error::{ConfigError, ErrorKind, Origin, nearest};
 use super::keys::{Fallback, Key, LATER, Meta};
 use super::value::{Node, Value};
 
+/// Errors after which unknown keys are only named: a file with more is not mistyped but another kind of file, and a hint for each of
+/// its keys (a comparison with every known one, and their list) takes seconds and a hundred times its size.
+const MAX_ADVICE: usize = 100;
+
 /// What the command line says, and where relative paths begin.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -177,7 +181,10 @@ impl<'a> Reader<'a> {
         let inside = known
             .iter()
             .find(|m| m.name.rsplit('.').next() == Some(name.as_str()));
-        let problem = match (nearest(&name, here.iter().copied()), inside) {
+        let advised = self.errors.len() < MAX_ADVICE;
+        let near = advised.then(|| nearest(&name, here.iter().copied()));
+        let problem = match (near.flatten(), inside) {
+            _ if !advised => "is not a known key".to_owned(),
             (Some(n), _) => format!("is not a known key; did you mean {n:?}?"),
             (None, Some(m)) => format!("is not a known key here; did you mean {:?}?", m.name),
             (None, None) => {

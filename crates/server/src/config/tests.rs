@@ -890,3 +890,20 @@ proptest! {
         let _ = with(MINIMAL, &[(name, &value)], &[]);
     }
 }
+
+#[test]
+fn another_kind_of_file_is_refused_without_advice_for_each_line() {
+    let keys: String = (0..3_000).map(|n| format!("k{n} = 1\n")).collect();
+    let errors = parse(
+        &format!("[server]\n{keys}"),
+        &|_| None,
+        &Overrides::default(),
+    )
+    .unwrap_err();
+    assert!(errors.len() >= 3_000);
+    let told: usize = errors.iter().map(|e| e.to_string().len()).sum();
+    assert!(told < 500_000, "{told} bytes of errors");
+    assert!(errors[0].problem.contains("known are"));
+    let errors = parse(&"=\n".repeat(3_000), &|_| None, &Overrides::default()).unwrap_err();
+    assert_eq!(errors.len(), 3_000, "one for each line");
+}
