@@ -1,7 +1,6 @@
 //! The real binary, with real games, sockets and signals.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests of their own, where a panic is the finding
 
-mod arena;
 mod audit;
 mod life;
 mod line;
