@@ -161,7 +161,8 @@ impl Seen {
         ensure!(fits != proposal.matches.is_empty(), "{:?}", self.crowd);
         self.matched = proposal.matches.iter().map(|m| m.tickets.len()).sum();
         let spreads: f64 = proposal.matches.iter().map(|m| m.spread).sum();
-        self.spread = spreads / proposal.matches.len().max(1) as f64;
+        // A sum of nothing is -0.
+        self.spread = spreads.max(0.0) / proposal.matches.len().max(1) as f64;
         Ok(())
     }
 

@@ -120,7 +120,7 @@ where
         .y_labels(12)
         .x_desc(words.x)
         .y_desc(words.y)
-        .x_label_formatter(&|x| tick(*x))
+        .x_label_formatter(&|x| decade_tick(*x))
         .y_label_formatter(&|y| tick(*y))
         .label_style(("sans-serif", 13))
         .light_line_style(WHITE)
@@ -160,6 +160,13 @@ where
 fn tick(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A figure of a logarithmic axis: only 1, 2 and 5 of each decade, which stand far enough apart to be read.
+fn decade_tick(value: f64) -> String {
+    let leading = value / 10f64.powf(value.log10().floor());
+    let shown = [1.0, 2.0, 5.0].iter().any(|m| (leading - m).abs() < 1e-6);
+    if shown { tick(value) } else { String::new() }
 }
 
 #[cfg(test)]
@@ -202,5 +209,9 @@ mod tests {
     fn figures_of_an_axis_are_short() {
         let shown: Vec<String> = [0.0, 0.05, 0.25, 2.0, 20.0].map(tick).into();
         assert_eq!(shown, ["0", "0.05", "0.25", "2", "20"]);
+        let decades: Vec<String> = [0.1, 0.9, 1.0, 2.0, 3.0, 5.0, 90_000.0, 100_000.0]
+            .map(decade_tick)
+            .into();
+        assert_eq!(decades, ["0.1", "", "1", "2", "", "5", "", "100000"]);
     }
 }
