@@ -2,13 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::world::{Up, World, arena, eventually};
+use crate::world::{Up, World, arena, eventually, missing};
 
 fn fleet(more: &str) -> String {
     format!(
@@ -266,23 +265,20 @@ fn pid_listening_at(address: &str) -> i32 {
 
 const PAGE: &str = include_str!("../../../../docs/writing-a-tcp-game.md");
 
-/// The page's Python blocks: the game, and the reading of the PROXY header. `None` where there is no Python to run them.
-fn page_code() -> Option<(&'static str, &'static str)> {
-    let python = Command::new("python3").arg("--version").output();
-    if !python.is_ok_and(|p| p.status.success()) {
-        eprintln!("not run: there is no python3 here");
-        return None;
-    }
-    let mut blocks = PAGE
-        .split("```python\n")
-        .skip(1)
-        .map(|b| b.split("```").next().unwrap());
-    Some((blocks.next().unwrap(), blocks.next().unwrap()))
+/// The page's Python blocks: the game, and the reading of the PROXY header.
+fn page_code() -> (&'static str, &'static str) {
+    let blocks = PAGE.split("```python\n").skip(1);
+    let mut blocks = blocks.map(|b| b.split("```").next().unwrap());
+    (blocks.next().unwrap(), blocks.next().unwrap())
 }
 
 #[test]
 fn the_pages_game_is_played_as_the_page_starts_it() {
-    let Some((game, _)) = page_code() else { return };
+    if let Some(program) = missing(&["python3"]) {
+        eprintln!("not run: there is no {program} here");
+        return;
+    }
+    let (game, _) = page_code();
     let w = World::new("");
     std::fs::write(w.dir.path().join("score.py"), game).unwrap();
     let words = [
@@ -309,9 +305,11 @@ fn the_pages_game_is_played_as_the_page_starts_it() {
 
 #[test]
 fn the_pages_game_is_told_who_connects() {
-    let Some((game, introduction)) = page_code() else {
+    if let Some(program) = missing(&["python3"]) {
+        eprintln!("not run: there is no {program} here");
         return;
-    };
+    }
+    let (game, introduction) = page_code();
     let world = World::new(
         "[[fleet]]\nname = \"score\"\nprotocol = \"tcp\"\nproxy_protocol = true\nrun.command = [\"python3\", \"./score.py\"]\n",
     );

@@ -279,3 +279,15 @@ pub(crate) fn closed(socket: &mut Socket) -> (u16, String) {
         }
     }
 }
+
+/// The first of these programs that is not there to be run.
+pub(crate) fn missing<'a>(programs: &[&'a str]) -> Option<&'a str> {
+    let there = |program: &str| {
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {program}")])
+            .stdout(Stdio::null())
+            .status();
+        found.is_ok_and(|s| s.success())
+    };
+    programs.iter().copied().find(|p| !there(p))
+}
