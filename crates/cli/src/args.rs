@@ -81,7 +81,7 @@ pub(crate) enum Verb {
     /// Compares what every owner of facts says: the server's sessions, the runtime's instances with their ports, files and processes,
     /// the match records, the lobby's tickets and the gateways' routes, connections and ports. Prints what was looked at, what is wrong
     /// (with ids and what to do), and what could not be seen. Changes nothing, and is cheap enough for production: what is suspected is
-    /// looked at three times within 1.25 s before it is said, so that a busy server gives no false alarm.
+    /// looked at three times within a second before it is said, so that a busy server gives no false alarm.
     #[command(after_help = "\
 Examples:
   spawnpoint audit

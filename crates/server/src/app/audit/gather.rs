@@ -38,16 +38,22 @@ impl App {
         suspects: Option<&BTreeSet<SessionId>>,
         inspection: &mut Option<Inspection>,
     ) -> Snapshot {
-        let server = self.server_seen().await;
-        let (mut instances, holdings, gateways, lobby) = tokio::join!(
-            self.instances_seen(),
-            self.holdings_seen(),
-            self.gateways_seen(),
-            self.lobby_seen()
-        );
+        let others = async {
+            let server = self.server_seen().await;
+            let (instances, holdings, gateways, lobby) = tokio::join!(
+                self.instances_seen(),
+                self.holdings_seen(),
+                self.gateways_seen(),
+                self.lobby_seen()
+            );
+            (server, instances, holdings, gateways, lobby)
+        };
+        // What is stored is looked over beside all that: it takes as long, and elsewhere.
+        let (others, ()) = tokio::join!(others, self.inspect(inspection));
+        let (server, mut instances, holdings, gateways, lobby) = others;
         keep_managed(&mut instances, &holdings);
         let asked = concerned(&server, &instances, suspects);
-        let records = self.records_seen(asked, inspection).await;
+        let records = self.records_seen(asked, inspection.as_ref()).await;
         Snapshot {
             server,
             instances,
@@ -236,16 +242,20 @@ impl App {
         }
     }
 
-    async fn records_seen(
-        &self,
-        asked: HashSet<SessionId>,
-        inspection: &mut Option<Inspection>,
-    ) -> Known<RecordsSeen> {
+    /// Looks over what is stored, unless that was done.
+    async fn inspect(&self, inspection: &mut Option<Inspection>) {
         if inspection.is_none() {
             let inspected = tokio::time::timeout(PATIENCE, self.records.inspect()).await;
             *inspection = inspected.ok().and_then(Result::ok);
         }
-        let Some(stored) = &*inspection else {
+    }
+
+    async fn records_seen(
+        &self,
+        asked: HashSet<SessionId>,
+        inspection: Option<&Inspection>,
+    ) -> Known<RecordsSeen> {
+        let Some(stored) = inspection else {
             return self.unknown();
         };
         let ids: Vec<SessionId> = asked.iter().copied().collect();

@@ -24,8 +24,8 @@ const STARTS_KEPT: usize = 20_000;
 /// Work on this many instances takes about a millisecond: more of it is not done on a thread that answers players.
 const ASIDE_FROM: usize = 512;
 /// Pauses before what is suspected is looked at again: an echo or a write under way takes milliseconds; a lost watch is opened again
-/// within half a second.
-const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
+/// within half a second. With what the looks themselves take it must stay below two seconds.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(600)];
 
 /// What is kept for audits alone.
 #[derive(Default)]
