@@ -68,6 +68,8 @@ pub struct Flaky<R> {
     /// Every send is a cut of all watches, for this long.
     cuts: watch::Sender<Duration>,
     watches: AtomicU64,
+    /// So many more listings of watches have nothing in them.
+    hollow: Arc<AtomicU64>,
 }
 
 /// What kind of call a fault meets.
@@ -91,6 +93,7 @@ impl<R: Runtime> Flaky<R> {
             calls: AtomicU64::new(0),
             cuts: watch::Sender::new(Duration::ZERO),
             watches: AtomicU64::new(0),
+            hollow: Arc::default(),
         }
     }
 
@@ -121,6 +124,11 @@ impl<R: Runtime> Flaky<R> {
     /// Cuts every open watch for this long; then each is told everything anew.
     pub fn cut_watches(&self, for_: Duration) {
         self.cuts.send_replace(for_);
+    }
+
+    /// So many of the next listings that watches tell have nothing in them; the true one follows at once. As a lagging cache does it.
+    pub fn hollow_listings(&self, n: u64) {
+        self.hollow.store(n, Ordering::SeqCst);
     }
 
     /// From now on calls and watches fail at these rates.
@@ -221,10 +229,16 @@ struct CutWatch<R> {
     passed: u64,
     /// A cut drawn for after the last change.
     pending: Option<Duration>,
+    hollow: Arc<AtomicU64>,
+    /// What an empty listing was told instead of.
+    held_back: Option<Change>,
 }
 
 impl<R: Runtime> CutWatch<R> {
     async fn next(&mut self) -> Option<Change> {
+        if let Some(change) = self.held_back.take() {
+            return Some(change);
+        }
         loop {
             if let Some(cut) = self.pending.take() {
                 // Dropped first: what happens during the cut is missed for good.
@@ -248,11 +262,21 @@ impl<R: Runtime> CutWatch<R> {
                     if draw % 1_000 < u64::from(rates.cut) {
                         self.pending = Some(part_of(rates.longest_cut, draw));
                     }
+                    if matches!(change, Change::All(_)) && take_one(&self.hollow) {
+                        self.held_back = Some(change);
+                        return Some(Change::All(Vec::new()));
+                    }
                     return Some(change);
                 }
             }
         }
     }
+}
+
+/// Counts down; false at zero.
+fn take_one(n: &AtomicU64) -> bool {
+    n.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+        .is_ok()
 }
 
 #[async_trait]
@@ -329,6 +353,8 @@ impl<R: Runtime> Runtime for Flaky<R> {
             rates: Arc::clone(&self.rates),
             passed: 0,
             pending: None,
+            hollow: Arc::clone(&self.hollow),
+            held_back: None,
         };
         Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
             let change = watch.next().await?;

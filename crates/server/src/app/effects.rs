@@ -20,7 +20,7 @@ use crate::fault;
 use crate::mutant::{self, Mutant};
 
 /// First pause of a retry; doubles up to [`RETRY_MOST`].
-const RETRY_FIRST: Duration = Duration::from_millis(50);
+pub(super) const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// Longest pause of a retry: a database that returns is used again within this.
 const RETRY_MOST: Duration = Duration::from_secs(2);
 /// How long a log is read for the record before what has come is kept.
@@ -163,7 +163,7 @@ impl App {
     }
 
     /// Sleeps and doubles the pause. True when the server stops.
-    async fn pause(&self, pause: &mut Duration) -> bool {
+    pub(super) async fn pause(&self, pause: &mut Duration) -> bool {
         tokio::select! {
             biased;
             () = tokio::time::sleep(*pause) => {}

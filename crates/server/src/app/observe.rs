@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use spawnpoint_core::InstanceId;
 use spawnpoint_core::fleet::Warm;
-use spawnpoint_runtime::{Change, Instance, State};
+use spawnpoint_runtime::{Change, Instance, RuntimeError, State};
 
 use super::App;
 use super::world::Holder;
@@ -30,8 +30,9 @@ impl App {
                     .copied()
                     .collect();
                 missing.sort_unstable();
-                for id in missing {
-                    self.vanished(id);
+                if !missing.is_empty() {
+                    let app = Arc::clone(self);
+                    self.tasks.spawn(async move { app.look_for(missing).await });
                 }
             }
         }
@@ -145,7 +146,29 @@ impl App {
         self.plan_now.notify_one();
     }
 
-    /// A listing does not have an instance that was seen before: somebody removed it behind our back.
+    /// A listing does not have these, which were seen before. A listing can be stale, or empty by mistake, and to believe it would end
+    /// every game at once: each is asked after by its id first.
+    async fn look_for(self: Arc<Self>, missing: Vec<InstanceId>) {
+        for id in missing {
+            let mut pause = super::effects::RETRY_FIRST;
+            loop {
+                match self.runtime.get(id).await {
+                    Ok(seen) => self.observe(seen),
+                    Err(RuntimeError::NotFound) => self.vanished(id),
+                    // Not known is not the same as not there.
+                    Err(_) => {
+                        if self.pause(&mut pause).await {
+                            return;
+                        }
+                        continue;
+                    }
+                }
+                break;
+            }
+        }
+    }
+
+    /// An instance that was seen before is not there: somebody removed it behind our back.
     fn vanished(self: &Arc<Self>, id: InstanceId) {
         let holder = self.world().holders.get(&id).copied();
         match holder {

@@ -250,3 +250,31 @@ async fn a_template_that_cannot_start_is_held_and_said() {
     }
     assert_eq!(code, "fleet_degraded");
 }
+
+/// Found by the simulation: a listing with nothing in it replaced every game, and ended those that are not replaced.
+#[tokio::test(start_paused = true)]
+async fn an_empty_listing_ends_nothing() {
+    let w = World::new(SimulatedConfig::default());
+    let flaky = Arc::new(Flaky::quiet(Arc::clone(&w.runtime)));
+    let mut f = fleet("arena");
+    f.warm = 1;
+    let up = w
+        .up_with(config(vec![f]), Arc::clone(&flaky) as Arc<dyn Runtime>)
+        .await;
+    let s = up.play("p").await;
+    let before = w.runtime.list().await.unwrap().len();
+    flaky.hollow_listings(1);
+    flaky.cut_watches(Duration::from_millis(10));
+    tokio::time::sleep(10 * SECOND).await;
+    let after = up.get(&format!("/api/sessions/{}", id(&s))).await.is(200);
+    assert_eq!(
+        (after["phase"].as_str(), after["generation"].as_u64()),
+        (Some("ready"), Some(1)),
+        "{after:#}"
+    );
+    assert_eq!(w.runtime.list().await.unwrap().len(), before.max(2));
+    // What really is gone is noticed all the same.
+    let instance = after["instance"]["id"].as_str().unwrap().parse().unwrap();
+    w.runtime.finish(instance);
+    up.record(&id(&s), 10 * SECOND).await;
+}
