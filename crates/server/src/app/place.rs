@@ -122,7 +122,10 @@ impl App {
                     place = self.world().choose(&fleet, id, how, || self.new_instance());
                 }
                 Err(e) => {
-                    if matches!(e, RuntimeError::OutcomeUnknown(_)) {
+                    if warm {
+                        // It is as it was, and still somebody's who comes after.
+                        self.give_back(id, place);
+                    } else if matches!(e, RuntimeError::OutcomeUnknown(_)) {
                         self.discard(instance, &fleet);
                     } else {
                         self.world().drop_instance(instance, &fleet);

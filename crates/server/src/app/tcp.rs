@@ -201,10 +201,16 @@ impl App {
                     w.drop_instance(instance, &fleet);
                     None
                 }
-                Place::Warm(instance) => {
-                    w.hold(instance, &fleet, Holder::Warm);
-                    w.instances.get(&instance).cloned()
-                }
+                Place::Warm(instance) => match w.instances.get(&instance).cloned() {
+                    Some(seen) => {
+                        w.hold(instance, &fleet, Holder::Warm);
+                        Some(seen)
+                    }
+                    None => {
+                        w.drop_instance(instance, &fleet);
+                        None
+                    }
+                },
                 Place::Wait | Place::Full => None,
             }
         });

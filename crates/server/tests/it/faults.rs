@@ -278,3 +278,30 @@ async fn an_empty_listing_ends_nothing() {
     w.runtime.finish(instance);
     up.record(&id(&s), 10 * SECOND).await;
 }
+
+/// Found by the simulation: the warm instance was forgotten though nothing had happened to it, and one more was started than may be.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_cannot_be_written_leaves_the_warm_instance_warm() {
+    let w = World::new(SimulatedConfig::default());
+    let flaky = Arc::new(Flaky::quiet(Arc::clone(&w.runtime)));
+    let mut f = fleet("arena");
+    f.warm = 1;
+    f.max_instances = Some(1);
+    let up = w
+        .up_with(config(vec![f]), Arc::clone(&flaky) as Arc<dyn Runtime>)
+        .await;
+    tokio::time::sleep(SECOND).await;
+    let warm = w.runtime.list().await.unwrap();
+    assert_eq!(warm.len(), 1);
+    flaky.script_next(Fault::Storage);
+    up.post("/api/new-game", json!({"playerId": "p"}))
+        .await
+        .code(503, "storage_full");
+    tokio::time::sleep(5 * SECOND).await;
+    let after = w.runtime.list().await.unwrap();
+    assert_eq!(after.len(), 1, "{after:?}");
+    assert_eq!(up.get("/api/fleets/arena").await.is(200)["warm"], 1);
+    let s = up.play("p").await;
+    let v = up.get(&format!("/api/sessions/{}", id(&s))).await.is(200);
+    assert_eq!(v["instance"]["id"], warm[0].id.to_string());
+}
