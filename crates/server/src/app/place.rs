@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use spawnpoint_core::session::{Effect, Event, step};
 use spawnpoint_core::{Code, FleetName, Generation, InstanceId, SessionId};
-use spawnpoint_runtime::{Facts, Order, RuntimeError, Version};
+use spawnpoint_runtime::{Facts, Instance, Order, RuntimeError, Version};
 use spawnpoint_wire::event::EventBody;
 use spawnpoint_wire::token::InstanceClaims;
 
@@ -190,17 +190,7 @@ impl App {
             return Err(RuntimeError::Over);
         };
         let order = self.order_for(&draft.fleet, instance, Some((id, &draft)), false);
-        let mut tries = 0;
-        let seen = loop {
-            match self.runtime.order(order.clone()).await {
-                // The same id again returns what is there: asking twice starts nothing twice.
-                Err(RuntimeError::OutcomeUnknown(_)) if tries < UNKNOWN_TRIES => {
-                    tries += 1;
-                    tokio::time::sleep(Duration::from_millis(20 << tries)).await;
-                }
-                other => break other?,
-            }
-        };
+        let seen = self.order(order).await?;
         let version = seen.version;
         let mut world = self.world();
         world.instances.entry(instance).or_insert(seen);
@@ -208,6 +198,21 @@ impl App {
             entry.saved = Some(draft.document);
         }
         Ok(version)
+    }
+
+    /// Orders an instance; asks again while nobody can say whether it was ordered.
+    async fn order(&self, order: Order) -> Result<Instance, RuntimeError> {
+        let mut tries = 0;
+        loop {
+            match self.runtime.order(order.clone()).await {
+                // The same id again returns what is there: asking twice starts nothing twice.
+                Err(RuntimeError::OutcomeUnknown(_)) if tries < UNKNOWN_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(20 << tries)).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// The claim as it will be once the instance is granted, before it is.
@@ -378,10 +383,15 @@ impl App {
             draft
         };
         let order = self.order_for(&draft.fleet, instance, Some((id, &draft)), true);
-        let seen = match self.runtime.order(order).await {
+        let seen = match self.order(order).await {
             Ok(seen) => seen,
             Err(e) => {
-                self.world().drop_instance(instance, &draft.fleet.name);
+                if matches!(e, RuntimeError::OutcomeUnknown(_)) {
+                    // It may be there, and would hold a place for nobody.
+                    self.discard(instance, &draft.fleet.name);
+                } else {
+                    self.world().drop_instance(instance, &draft.fleet.name);
+                }
                 return Err(e);
             }
         };

@@ -305,3 +305,37 @@ async fn a_claim_that_cannot_be_written_leaves_the_warm_instance_warm() {
     let v = up.get(&format!("/api/sessions/{}", id(&s))).await.is(200);
     assert_eq!(v["instance"]["id"], warm[0].id.to_string());
 }
+
+/// Found by the simulation: a place in the queue that was taken without an answer was held for ever, by nobody.
+#[tokio::test(start_paused = true)]
+async fn a_place_in_the_queue_of_unknown_outcome_is_not_left_behind() {
+    let w = World::new(SimulatedConfig::default());
+    let flaky = Arc::new(Flaky::quiet(Arc::clone(&w.runtime)));
+    let mut f = fleet("arena");
+    f.max_instances = Some(1);
+    let up = w
+        .up_with(config(vec![f]), Arc::clone(&flaky) as Arc<dyn Runtime>)
+        .await;
+    up.play("a").await;
+    tokio::time::sleep(SECOND).await;
+    flaky.script_next(Fault::After);
+    let b = up
+        .post("/api/new-game", json!({"playerId": "b"}))
+        .await
+        .is(201);
+    assert_eq!(b["phase"], "queued");
+    up.call("DELETE", &format!("/api/sessions/{}", id(&b)), None, None)
+        .await
+        .is(200);
+    up.record(&id(&b), 20 * SECOND).await;
+    // However often it is asked again: nothing is known, and nothing stays.
+    let calls = flaky.calls();
+    for n in 1..=6 {
+        flaky.script(calls + n, Fault::After);
+    }
+    let c = up.post("/api/new-game", json!({"playerId": "c"})).await;
+    assert_eq!(c.status, 503, "{}", c.text);
+    tokio::time::sleep(10 * SECOND).await;
+    let left = w.runtime.list().await.unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
