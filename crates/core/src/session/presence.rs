@@ -206,8 +206,10 @@ impl Transition {
         // Gateways keep their own idle clocks and have reported them; the last moment seen stays counted, so that learning more
         // never brings the idle deadline nearer.
         s.server_active = s.server_active.max(Some(since));
-        // Anybody may have come and gone unseen, where an instance accepted: graces start now.
-        if matches!(s.phase, Phase::Ready | Phase::Running | Phase::Replacing) {
+        // Anybody may have come and gone unseen, where an instance accepted: graces start now. It did for whoever has played, also
+        // while nobody can say how the instance is (taken over after a restart, it counts as starting).
+        let accepted = matches!(s.phase, Phase::Ready | Phase::Running | Phase::Replacing);
+        if accepted || s.first_joined_at.is_some() {
             let lease = match s.policy.sight {
                 Sight::Gateway => None,
                 // Whoever was there, as far as anybody knows, may be reading: only the idle timeout says that they are not.

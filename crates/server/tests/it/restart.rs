@@ -303,3 +303,29 @@ async fn warm_instances_are_kept_and_used() {
         "none was thrown away"
     );
 }
+
+/// Found by the simulation: taken over while its instance could not be seen, a session was ended for `empty` the moment it could be.
+#[tokio::test(start_paused = true)]
+async fn whoever_could_not_come_back_has_the_whole_grace_when_the_game_is_seen_again() {
+    let w = World::new(SimulatedConfig::default());
+    let c = config(vec![fleet("arena")]);
+    let up = w.up(c.clone()).await;
+    let s = up.play("p").await;
+    let path = format!("/api/sessions/{}", id(&s));
+    up.gateway.connected(&id(&s), "p", 1, true).await;
+    let instance = up.get(&path).await.is(200)["instance"]["id"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    w.runtime.lose(instance);
+    up.kill();
+    let up = w.up(c).await;
+    tokio::time::sleep(20 * SECOND).await;
+    w.runtime.regain(instance);
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(up.get(&path).await.is(200)["phase"], "running");
+    let r = up.record(&id(&s), 15 * SECOND).await;
+    assert_eq!(r["reason"], "empty");
+}
