@@ -147,7 +147,7 @@ impl App {
     }
 
     /// Takes the instance's present version. False when it is not this session's any more.
-    async fn look_again(&self, id: SessionId, instance: InstanceId) -> bool {
+    pub(super) async fn look_again(&self, id: SessionId, instance: InstanceId) -> bool {
         let Ok(seen) = self.runtime.get(instance).await else {
             return true;
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use spawnpoint_core::session::{Effect, Event, step};
 use spawnpoint_core::{Code, FleetName, Generation, InstanceId, SessionId};
-use spawnpoint_runtime::{Facts, Instance, Order, RuntimeError, Version};
+use spawnpoint_runtime::{Facts, Instance, Order, RuntimeError, State, Version};
 use spawnpoint_wire::event::EventBody;
 use spawnpoint_wire::token::InstanceClaims;
 
@@ -529,17 +529,52 @@ impl App {
             session: id,
             document: draft.document.clone(),
         };
-        let bound = self
+        let bound = match self
             .runtime
             .bind(gated, version, facts, Some(draft.file))
-            .await?;
+            .await
+        {
+            Err(e @ (RuntimeError::Conflict | RuntimeError::OutcomeUnknown(_))) => {
+                // The next try must not begin with a version that is old for ever.
+                self.look_again(id, gated).await;
+                return Err(e);
+            }
+            other => other?,
+        };
         if let Some(entry) = self.world().sessions.get_mut(&id) {
             entry.written(bound, draft.document);
         }
         fault::point(self, "release.bound").await;
-        let version = self.runtime.release(gated, bound).await?;
+        let version = match self.runtime.release(gated, bound).await {
+            Err(e @ (RuntimeError::Conflict | RuntimeError::OutcomeUnknown(_))) => {
+                self.was_released(id, gated).await.ok_or(e)?
+            }
+            other => other?,
+        };
         fault::point(self, "release.released").await;
         self.granted(id, gated, version, generation);
         Ok(())
+    }
+
+    /// Whether an instance runs whose release was not answered; then its version. To guess would start one too many, or leave one
+    /// running for nobody: it is looked at until somebody can say.
+    async fn was_released(&self, id: SessionId, gated: InstanceId) -> Option<Version> {
+        let mut pause = super::effects::RETRY_FIRST;
+        loop {
+            match self.runtime.get(gated).await {
+                Ok(seen) if matches!(seen.state, State::Unknown { .. }) => {}
+                Ok(seen) => {
+                    if let Some(entry) = self.world().sessions.get_mut(&id) {
+                        entry.version = seen.version;
+                    }
+                    return (seen.state != State::Gated).then_some(seen.version);
+                }
+                Err(RuntimeError::NotFound) => return None,
+                Err(_) => {}
+            }
+            if self.pause(&mut pause).await {
+                return None;
+            }
+        }
     }
 }

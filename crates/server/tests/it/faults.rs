@@ -339,3 +339,52 @@ async fn a_place_in_the_queue_of_unknown_outcome_is_not_left_behind() {
     let left = w.runtime.list().await.unwrap();
     assert_eq!(left.len(), 1, "{left:?}");
 }
+
+/// Found by the simulation: a place that was left by a write without an answer was tried again with a version that was old for ever, and
+/// the instance that ran meanwhile was not counted.
+#[tokio::test(start_paused = true)]
+async fn a_session_leaves_the_queue_whatever_is_not_answered() {
+    for (call, fault) in [
+        (1, Fault::Before),
+        (1, Fault::After),
+        (2, Fault::Before),
+        (2, Fault::After),
+        (2, Fault::Conflict),
+    ] {
+        let w = World::new(SimulatedConfig::default());
+        let flaky = Arc::new(Flaky::quiet(Arc::clone(&w.runtime)));
+        let mut f = fleet("arena");
+        f.max_instances = Some(1);
+        let up = w
+            .up_with(
+                config(vec![f.clone()]),
+                Arc::clone(&flaky) as Arc<dyn Runtime>,
+            )
+            .await;
+        up.play("a").await;
+        let b = up
+            .post("/api/new-game", json!({"playerId": "b"}))
+            .await
+            .is(201);
+        assert_eq!(b["phase"], "queued");
+        tokio::time::sleep(5 * SECOND).await;
+        // Room for one more: first the claim is written, then the instance is let go.
+        flaky.script(flaky.calls() + call, fault);
+        f.max_instances = Some(2);
+        up.server.reload(config(vec![f]));
+        let b = up
+            .post("/api/new-game?wait=20", json!({"playerId": "b"}))
+            .await
+            .is(200);
+        assert_eq!(b["ready"], true, "{call} {fault:?}: {b:#}");
+        let c = up
+            .post("/api/new-game", json!({"playerId": "c"}))
+            .await
+            .is(201);
+        assert_eq!(c["phase"], "queued", "{call} {fault:?}: {c:#}");
+        tokio::time::sleep(10 * SECOND).await;
+        let all = w.runtime.list().await.unwrap();
+        let running = all.iter().filter(|i| i.state == State::Ready).count();
+        assert_eq!(running, 2, "{call} {fault:?}: {all:?}");
+    }
+}
