@@ -3,8 +3,10 @@
 PREFIX ?= $(HOME)/.local
 BIN    := target/debug
 ARGS   ?=
+SEEDS  ?= 1000
+SEED   ?=
 
-.PHONY: help play build game-load-local test fuzz bench lint fmt gen tidy check install clean-state
+.PHONY: help play build game-load-local test dst mutants fuzz bench lint fmt gen tidy check install clean-state
 
 help: ## This list
 	@echo "make TARGET, where TARGET is one of"
@@ -22,6 +24,12 @@ game-load-local: ## Simulated players against a running `spawnpoint up` (CLIENTS
 test: ## Every suite; at the end which ran, which did not and why (SUITE=rust for one)
 	cargo run -q -p xtask -- test $(SUITE)
 
+dst: ## Seeded worlds (SEEDS=1000 of them, or one: SEED=7; more in ARGS, see docs/reliability.md)
+	cargo run -q -p spawnpoint-dst --features simulation -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
+mutants: ## Injected bugs, and at which seed the simulation finds each (SEEDS worlds at most); written into docs/reliability.md
+	cargo run -q -p spawnpoint-dst --features simulation -- --mutants --seeds $(SEEDS) --write docs/reliability.md $(ARGS)
+
 fuzz: ## Look for inputs that break a parser, TIME=60 seconds each (TARGETS="frames ids", KEEP=1 adds what was learned)
 	cargo run -q -p xtask -- fuzz --time $(or $(TIME),60) $(if $(KEEP),--keep) $(TARGETS)
 
@@ -32,6 +40,7 @@ bench: ## Measure, as ratios side by side; docs/benchmarks.md says how to read i
 lint: ## Format, clippy with warnings as errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p spawnpoint-dst --all-targets --features simulation -- -D warnings
 
 fmt: ## Format the Rust code
 	cargo fmt --all
