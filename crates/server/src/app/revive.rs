@@ -183,6 +183,18 @@ fn read(
                 Phase::Ready
             }
         }
+        // It accepted when it was last seen: nobody can say that it does not any more, and a start limit is not what ends it.
+        (None, State::Unknown { .. })
+            if instance.timings.ready_at.is_some()
+                || (claim.started.is_some() && claim.generation == Generation::FIRST.0) =>
+        {
+            s.ready_at = Some(instance.timings.ready_at.unwrap_or(now));
+            if s.first_joined_at.is_some() {
+                Phase::Running
+            } else {
+                Phase::Ready
+            }
+        }
         (None, _) => Phase::Starting,
     };
     // The claim says it once it was written again after the start; the instance knows it in any case.

@@ -304,10 +304,13 @@ async fn warm_instances_are_kept_and_used() {
     );
 }
 
-/// Found by the simulation: taken over while its instance could not be seen, a session was ended for `empty` the moment it could be.
+/// Found by the simulation: taken over before its next incarnation accepted, a session was ended for `empty` the moment that did.
 #[tokio::test(start_paused = true)]
-async fn whoever_could_not_come_back_has_the_whole_grace_when_the_game_is_seen_again() {
-    let w = World::new(SimulatedConfig::default());
+async fn whoever_could_not_come_back_has_the_whole_grace_when_the_game_accepts_again() {
+    let w = World::new(SimulatedConfig {
+        boot: Span::Fixed(40 * SECOND),
+        ..SimulatedConfig::default()
+    });
     let c = config(vec![fleet("arena")]);
     let up = w.up(c.clone()).await;
     let s = up.play("p").await;
@@ -319,13 +322,40 @@ async fn whoever_could_not_come_back_has_the_whole_grace_when_the_game_is_seen_a
         .parse()
         .unwrap();
     tokio::time::sleep(60 * SECOND).await;
-    w.runtime.lose(instance);
+    w.runtime.crash(instance, End::Code(3));
+    tokio::time::sleep(5 * SECOND).await;
     up.kill();
     let up = w.up(c).await;
-    tokio::time::sleep(20 * SECOND).await;
-    w.runtime.regain(instance);
-    tokio::time::sleep(20 * SECOND).await;
+    tokio::time::sleep(60 * SECOND).await;
     assert_eq!(up.get(&path).await.is(200)["phase"], "running");
     let r = up.record(&id(&s), 15 * SECOND).await;
     assert_eq!(r["reason"], "empty");
+}
+
+/// Found by the simulation: a game that could not be seen at a restart was ended as crashed when its start limit was over.
+#[tokio::test(start_paused = true)]
+async fn a_game_that_cannot_be_seen_at_a_restart_is_not_called_dead() {
+    let w = World::new(SimulatedConfig::default());
+    let c = config(vec![fleet("arena")]);
+    let up = w.up(c.clone()).await;
+    let s = up.play("p").await;
+    let path = format!("/api/sessions/{}", id(&s));
+    up.gateway.connected(&id(&s), "p", 1, true).await;
+    tokio::time::sleep(60 * SECOND).await;
+    w.runtime.lose_watch();
+    up.kill();
+    let up = w.up(c).await;
+    // Whoever is still on it is reported; for longer than a start may take nobody can say how it is.
+    for _ in 0..12 {
+        up.gateway.connected(&id(&s), "p", 1, true).await;
+        tokio::time::sleep(5 * SECOND).await;
+    }
+    let unseen = up.get(&path).await.is(200);
+    assert_eq!(
+        (&unseen["phase"], &unseen["generation"]),
+        (&"running".into(), &1.into())
+    );
+    w.runtime.regain_watch();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(up.get(&path).await.is(200)["phase"], "running");
 }
