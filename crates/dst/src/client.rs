@@ -190,6 +190,16 @@ pub(crate) async fn send(world: &Arc<World>, chance: &mut Chance, ask: Ask<'_>) 
     Some(answer)
 }
 
+/// The same past everything that can go wrong on the way.
+pub(crate) async fn straight(world: &Arc<World>, ask: &Ask<'_>) -> Option<Answer> {
+    let site = world.site()?;
+    tokio::select! {
+        biased;
+        () = site.life.dead.cancelled() => None,
+        answer = timeout(PATIENCE, once(router(&site, ask.on), ask)) => answer.ok().flatten(),
+    }
+}
+
 /// A game says that it is ready.
 pub(crate) async fn ready(world: &Arc<World>, token: &str) {
     let Some(site) = world.site() else { return };

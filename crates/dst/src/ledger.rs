@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use spawnpoint_core::lifecycle::Reason;
+use spawnpoint_core::lifecycle::{Reason, brake_applies, brake_holds};
 use spawnpoint_core::record::{MatchPlayer, MatchRecord};
 use spawnpoint_core::{FleetName, InstanceId, SessionId};
 use spawnpoint_runtime::{Facts, Instance, Order, Runtime as _, State};
@@ -19,6 +19,13 @@ use crate::world::World;
 const REPORTED: i64 = 2_200;
 /// A gateway that cannot be heard is known to be so within this, milliseconds.
 const KNOWN_DEAF: i64 = 21_000;
+/// The mass-end brake looks at what would end within this time, milliseconds.
+const BRAKE_LOOKS_BACK: i64 = 10_000;
+/// A line that is back is used again within this, milliseconds.
+const RETRIED: i64 = 9_000;
+/// A worker that is later than this knows that it was stopped, and holds culls for (nearly) a heartbeat period, milliseconds.
+const LATE: i64 = 5_500;
+const HELD: i64 = 4_900;
 /// Moments are rounded to milliseconds.
 const ROUNDING: i64 = 2;
 
@@ -131,6 +138,7 @@ impl World {
         self.check_not_after_record(session, &claim);
         self.check_healthy_kept(session, id, &claim);
         self.check_end_not_ahead(session, &claim);
+        self.check_not_called_dead(session, id, &claim);
         let granted = claim.granted.is_some();
         let ended = claim.ending.as_ref().map(|e| e.reason);
         let tickets: Vec<_> = claim.players.iter().filter_map(|p| p.ticket).collect();
@@ -188,6 +196,40 @@ impl World {
                     self.s(session),
                     ending.reason.as_str(),
                     at - now
+                ),
+            );
+        }
+    }
+
+    /// A game that players are on is not called dead while it is well, or while nobody can say.
+    fn check_not_called_dead(&self, session: SessionId, id: InstanceId, claim: &Claim) {
+        let Some(ending) = claim
+            .ending
+            .as_ref()
+            .filter(|e| e.reason == Reason::Crashed)
+        else {
+            return;
+        };
+        self.checked();
+        let played = self.truth().game(session).played_on == Some(id);
+        let Some(seen) = self.instance(id).filter(|_| played) else {
+            return;
+        };
+        // It accepted before it could not be seen any more: nothing says that it does not.
+        let well = match (seen.state, seen.timings.ready_at) {
+            (State::Ready, _) => true,
+            (State::Unknown { since }, Some(ready)) => ready <= since,
+            _ => false,
+        };
+        if well {
+            self.fail(
+                "nobody well is called dead",
+                &format!(
+                    "{} ends as {} while {} is {:?}",
+                    self.s(session),
+                    ending.reason.as_str(),
+                    self.i(id),
+                    seen.state
                 ),
             );
         }
@@ -337,6 +379,7 @@ impl World {
             return;
         }
         self.check_reason(record);
+        self.check_guards(record);
         let now = self.now();
         let mut truth = self.truth();
         let game = truth.game(session);
@@ -414,6 +457,46 @@ impl World {
                     self.s(record.session),
                     record.reason.as_str()
                 ),
+            );
+        }
+    }
+
+    /// Culls that rest on what others report wait after a late tick, and a mass of them while nobody can say who is there.
+    fn check_guards(&self, record: &MatchRecord) {
+        if !brake_applies(record.reason) {
+            return;
+        }
+        self.checked();
+        let now = self.now();
+        let Some(ended) = self.ended_at(record, now) else {
+            return;
+        };
+        let mut truth = self.truth();
+        truth.culls.push(ended);
+        let live = truth.games.values().filter(|g| g.is_live()).count();
+        let lately = |at: &&i64| (ended - BRAKE_LOOKS_BACK..=ended).contains(*at);
+        let many = truth.culls.iter().filter(lately).count();
+        let unheard = |(a, b): &(i64, i64)| *a + KNOWN_DEAF <= ended && ended <= *b - RETRIED;
+        let unknown = truth.deaf.iter().any(unheard);
+        let late = truth
+            .stops
+            .iter()
+            .any(|(at, lasts)| *lasts > LATE && (*at..*at + HELD).contains(&ended));
+        drop(truth);
+        let name = self.s(record.session);
+        if late {
+            self.fail(
+                "a late tick holds culls",
+                &format!(
+                    "{name} ended for {} at {ended} ms, right after everything stood still",
+                    record.reason.as_str()
+                ),
+            );
+        }
+        if unknown && brake_holds(live + many, many) {
+            self.fail(
+                "the mass-end brake holds",
+                &format!("{name} is the {many}th cull in a row while no gateway can be heard"),
             );
         }
     }

@@ -21,6 +21,6 @@ mod site;
 mod truth;
 mod world;
 
-pub use plan::{Cut, Plan, Trouble};
+pub use plan::{Crowd, Cut, Plan, Trouble};
 pub use run::{Outcome, run, run_seed};
 pub use world::Finding;

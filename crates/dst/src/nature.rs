@@ -129,8 +129,12 @@ async fn happen(world: Arc<World>, spell: Spell) {
             let now = world.now();
             tokio::time::advance(spell.lasts).await;
             // Nobody could tell anybody anything meanwhile.
-            let until = world.now() + 8_000;
-            world.truth().deaf.push((now, until));
+            let resumed = world.now();
+            let mut truth = world.truth();
+            truth.deaf.push((now, resumed + 8_000));
+            if world.site().is_some() {
+                truth.stops.push((resumed, resumed - now));
+            }
         }
         Trouble::Blind => blind(&world, spell.lasts, &mut chance).await,
         Trouble::Games => game_over(&world, &mut chance),
@@ -298,6 +302,10 @@ pub(crate) async fn games_speak(world: Arc<World>) {
 /// When troubles are over: nothing fails, everything can be seen, and the server stands.
 pub(crate) fn calm(world: &World) {
     world.no_trouble();
+    let heard = world.now() + 9_000;
+    for (_, until) in &mut world.truth().deaf {
+        *until = (*until).min(heard);
+    }
     world.arm(None);
     world.runtime.regain_watch();
     for i in world.instances() {

@@ -151,6 +151,15 @@ pub struct GamesPlan {
     pub ports: Option<u16>,
 }
 
+/// What happens to a crowd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crowd {
+    /// Everybody closes the page within a second. They have left: their games end soon, and not before that is certain.
+    Leaves,
+    /// The gateway cannot be heard while everybody plays on. Nobody's game ends for what nobody can say.
+    Unheard,
+}
+
 /// The world to be.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -168,8 +177,8 @@ pub struct Plan {
     pub apart: bool,
     /// What goes wrong, in order of time.
     pub spells: Vec<Spell>,
-    /// Every player goes silent at this time, for this long: what the mass-end brake and the clock guard are for.
-    pub hush: Option<(Duration, Duration)>,
+    /// A crowd, each in a game of their own, to which something happens all at once: what the mass-end brake is for.
+    pub crowd: Option<(Crowd, Duration)>,
     /// Calls take up to this long.
     pub latency: Duration,
 }
@@ -276,9 +285,59 @@ impl Plan {
             players: usize::try_from(c.between(3, 12)).unwrap_or(3),
             apart: c.permille(500),
             spells: spells(&mut Chance::part(seed, "spells"), horizon),
-            hush: c.permille(200).then(|| (c.secs(20, 50), c.secs(25, 60))),
+            crowd: None,
             latency: c.millis(0, 120),
         }
+        .crowded(c.permille(60), c.draw())
+    }
+
+    fn crowded(self, is: bool, draw: u64) -> Self {
+        if !is {
+            return self;
+        }
+        let crowd = if draw.is_multiple_of(2) {
+            Crowd::Leaves
+        } else {
+            Crowd::Unheard
+        };
+        self.crowd(crowd)
+    }
+
+    /// This world with a crowd and nothing else that goes wrong.
+    #[must_use]
+    pub fn crowd(mut self, crowd: Crowd) -> Self {
+        let mut c = Chance::part(self.seed, "crowd");
+        let at = c.secs(25, 35);
+        self.players = usize::try_from(c.between(15, 25)).unwrap_or(15);
+        self.horizon = Duration::from_secs(120);
+        self.games.life = None;
+        self.games.ports = None;
+        self.games.boot = self.games.boot.min(Duration::from_secs(2));
+        self.apart = true;
+        for f in &mut self.fleets {
+            f.max = None;
+            f.sdk = false;
+            f.longest = Duration::from_secs(600);
+        }
+        let unheard = Spell {
+            at,
+            lasts: c.secs(60, 75),
+            what: Trouble::Link,
+            draw: c.draw(),
+        };
+        let stop = Spell {
+            at: at + Duration::from_secs(1),
+            lasts: c.secs(6, 12),
+            what: Trouble::Stop,
+            draw: c.draw(),
+        };
+        self.spells = match crowd {
+            Crowd::Leaves if c.permille(500) => vec![stop],
+            Crowd::Leaves => Vec::new(),
+            Crowd::Unheard => vec![unheard],
+        };
+        self.crowd = Some((crowd, at));
+        self
     }
 
     /// The same without what is cut.

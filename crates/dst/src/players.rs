@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::chance::Chance;
 use crate::client::{Answer, Ask, On, send};
+use crate::plan::Crowd;
 use crate::truth::Slip;
 use crate::world::World;
 
@@ -69,6 +70,9 @@ impl Player {
     pub(crate) async fn live(mut self) {
         let first = self.chance.secs(0, 10);
         sleep(first).await;
+        if let Some((crowd, at)) = self.world.plan.crowd {
+            return self.in_crowd(crowd, at).await;
+        }
         while !self.closing() {
             let seat = match self.chance.below(10) {
                 0..5 => self.new_game().await,
@@ -81,6 +85,29 @@ impl Player {
             if !self.closing() {
                 let rest = self.chance.secs(0, 12);
                 sleep(rest).await;
+            }
+        }
+    }
+
+    /// One of a crowd: a game of their own, and what happens to all.
+    async fn in_crowd(mut self, crowd: Crowd, at: Duration) {
+        let began =
+            Instant::now() - Duration::from_millis(u64::try_from(self.world.now()).unwrap_or(0));
+        let leaves = began + at + self.chance.millis(0, 900);
+        let until = match crowd {
+            Crowd::Leaves => leaves,
+            Crowd::Unheard => began + self.world.plan.horizon,
+        };
+        let mut seat = None;
+        while seat.is_none() && Instant::now() < leaves {
+            seat = self.new_game().await;
+        }
+        let Some(seat) = seat else { return };
+        while Instant::now() < until && !self.closing() {
+            if let Ok(tunnel) = self.connect(&seat).await {
+                self.on_line(&seat, tunnel, until).await;
+            } else {
+                sleep(Duration::from_millis(500)).await;
             }
         }
     }
@@ -107,7 +134,7 @@ impl Player {
         let body = json!({
             "playerId": self.name,
             "fleet": fleet,
-            "fresh": self.chance.permille(100),
+            "fresh": self.world.plan.crowd.is_none() && self.chance.permille(100),
             "payload": {"n": self.asked},
         });
         let key = format!("{}-{}", self.name, self.asked);
@@ -461,8 +488,11 @@ impl Player {
 
     /// Does something; then rests so long. `None`: leaves.
     async fn act(&mut self, seat: &Seat, tunnel: &DryTunnel) -> Option<Duration> {
-        if self.world.hushed() {
-            return Some(Duration::from_secs(1));
+        if self.world.plan.crowd.is_some() {
+            tunnel.client_data();
+            let now = self.world.now();
+            self.world.truth().game(seat.session).data = Some(now);
+            return Some(self.chance.millis(500, 3_000));
         }
         match self.chance.below(100) {
             0..70 => {
@@ -618,6 +648,9 @@ impl Player {
 
 /// Somebody at the admin listener: looks, extends, ends.
 pub(crate) async fn operator(world: Arc<World>) {
+    if world.plan.crowd.is_some() {
+        return;
+    }
     let mut chance = Chance::part(world.plan.seed, "operator");
     while !world.closing.is_cancelled() {
         let pause = chance.secs(5, 40);

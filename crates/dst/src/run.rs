@@ -10,7 +10,7 @@ use spawnpoint_store::Lobby as _;
 use tokio::time::{Instant, sleep};
 
 use crate::chance::Chance;
-use crate::client::{Ask, On, send};
+use crate::client::{Ask, On, send, straight};
 use crate::nature;
 use crate::plan::{Cut, Plan};
 use crate::players::{Player, operator};
@@ -42,6 +42,10 @@ pub struct Outcome {
     pub sessions: usize,
     /// Runs of the server.
     pub runs: u32,
+    /// How often the mass-end brake held culls.
+    pub braked: u64,
+    /// How often a late tick held culls.
+    pub late: u64,
 }
 
 /// Runs the world of a plan to its end, on a runtime of its own whose time is virtual.
@@ -98,6 +102,8 @@ async fn whole(plan: Plan) -> Outcome {
         checks: world.checks.load(std::sync::atomic::Ordering::Relaxed),
         sessions,
         runs,
+        braked: world.braked.load(std::sync::atomic::Ordering::Relaxed),
+        late: world.late.load(std::sync::atomic::Ordering::Relaxed),
     }
 }
 
@@ -122,6 +128,7 @@ fn begin(world: &Arc<World>) {
 async fn watch(world: Arc<World>) {
     loop {
         sleep(WATCH).await;
+        look_at_reaper(&world).await;
         world.checked();
         let acked: Vec<_> = {
             let truth = world.truth();
@@ -139,6 +146,14 @@ async fn watch(world: Arc<World>) {
         if world.was_calm_since(world.now() - SETTLED) && world.site().is_some() {
             check_players(&world);
         }
+    }
+}
+
+/// What holds culls right now, as the server says.
+async fn look_at_reaper(world: &Arc<World>) {
+    let ask = Ask::get("/debug/workers").on(On::Admin);
+    if let Some(answer) = straight(world, &ask).await {
+        world.held(answer.body["reaper"]["held_by"].as_str());
     }
 }
 

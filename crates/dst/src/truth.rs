@@ -84,6 +84,10 @@ pub(crate) struct Truth {
     pub(crate) by_ticket: BTreeMap<TicketId, BTreeSet<SessionId>>,
     /// When the gateway could not be heard: from, until.
     pub(crate) deaf: Vec<(i64, i64)>,
+    /// When everything stood still: when it went on, and for how long it had, milliseconds.
+    pub(crate) stops: Vec<(i64, i64)>,
+    /// When sessions were culled for what others report.
+    pub(crate) culls: Vec<i64>,
     /// Offsets of the wall clock so far, milliseconds.
     pub(crate) offsets: Vec<i64>,
     /// When each player last asked for a game in place of the one they had.

@@ -66,7 +66,11 @@ pub(crate) struct World {
     chance: Mutex<Chance>,
     finding: Mutex<Option<Finding>>,
     board: Mutex<Board>,
+    held_by: Mutex<Option<String>>,
     pub(crate) checks: AtomicU64,
+    /// How often the mass-end brake held culls, and how often a late tick did.
+    pub(crate) braked: AtomicU64,
+    pub(crate) late: AtomicU64,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -113,7 +117,10 @@ impl World {
             chance: Mutex::new(Chance::part(plan.seed, "world")),
             finding: Mutex::new(None),
             board: Mutex::default(),
+            held_by: Mutex::new(None),
             checks: AtomicU64::new(0),
+            braked: AtomicU64::new(0),
+            late: AtomicU64::new(0),
             clock,
             plan,
         })
@@ -257,13 +264,22 @@ impl World {
         lock(&self.board)
     }
 
-    /// Every player is silent now.
-    pub(crate) fn hushed(&self) -> bool {
-        let Some((at, lasts)) = self.plan.hush else {
-            return false;
+    /// The server said what holds culls.
+    pub(crate) fn held(&self, by: Option<&str>) {
+        let mut now = lock(&self.held_by);
+        if now.as_deref() == by {
+            return;
+        }
+        self.say(
+            "server",
+            &format!("culls are held by {}", by.unwrap_or("nothing")),
+        );
+        match by {
+            Some("mass_end_brake") => self.braked.fetch_add(1, Ordering::Relaxed),
+            Some("late_tick") => self.late.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
         };
-        let now = std::time::Duration::from_millis(u64::try_from(self.now()).unwrap_or(0));
-        (at..at + lasts).contains(&now)
+        *now = by.map(str::to_owned);
     }
 
     /// How often the server was started.

@@ -1,6 +1,6 @@
 //! The simulation itself: a seed is a world, to the byte.
 
-use spawnpoint_dst::{Cut, Plan, Trouble, run_seed};
+use spawnpoint_dst::{Crowd, Cut, Outcome, Plan, Trouble, run, run_seed};
 
 #[test]
 fn a_seed_is_a_history_to_the_byte() {
@@ -53,4 +53,55 @@ fn every_kind_of_trouble_happens() {
         let worlds = seeds.filter(|s| Plan::of(*s).troubles().contains(&trouble));
         assert!(worlds.count() >= 10, "{name}");
     }
+}
+
+fn crowds(crowd: Crowd) -> Vec<Outcome> {
+    let worlds = (1..=8).map(|seed| run(Plan::of(seed).crowd(crowd)).unwrap());
+    worlds
+        .inspect(|o| assert_eq!(o.finding, None, "seed {}: {:#?}", o.seed, o.history))
+        .collect()
+}
+
+#[test]
+fn the_brake_holds_while_nobody_can_say_who_plays() {
+    for o in crowds(Crowd::Unheard) {
+        assert!(o.braked > 0, "seed {}: {:#?}", o.seed, o.history);
+        let until_heard = o
+            .history
+            .iter()
+            .take_while(|l| !l.contains("the line is back"));
+        let culled: Vec<_> = until_heard.filter(|l| l.contains(" records ")).collect();
+        assert!(culled.is_empty(), "seed {}: {culled:#?}", o.seed);
+    }
+}
+
+#[test]
+fn the_brake_lets_go_of_a_crowd_that_has_left() {
+    let worlds = crowds(Crowd::Leaves);
+    for o in &worlds {
+        assert!(o.braked > 0, "seed {}: {:#?}", o.seed, o.history);
+        // Each gone within its grace, the brake's longest hold, what stood still, and a little for the stop and the record.
+        let plan = Plan::of(o.seed).crowd(Crowd::Leaves);
+        let (_, at) = plan.crowd.unwrap();
+        let stood: std::time::Duration = plan.spells.iter().map(|s| s.lasts).sum();
+        let grace = plan
+            .fleets
+            .iter()
+            .map(|f| f.reconnect + f.grace)
+            .max()
+            .unwrap();
+        let limit = (at + stood + grace).as_secs_f64() + 10.0 + 5.0 + 6.0;
+        let last = o
+            .history
+            .iter()
+            .filter(|l| l.contains(" empty (Now)"))
+            .next_back()
+            .unwrap();
+        let when: f64 = last.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(when <= limit, "seed {}: {last} after {limit}", o.seed);
+    }
+    assert!(
+        worlds.iter().any(|o| o.late > 0),
+        "no late tick in any of them"
+    );
 }
