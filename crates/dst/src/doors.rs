@@ -1,6 +1,7 @@
 //! What the server stands on, in three layers. Inside, the ledger: what was really done, written down and checked as it happens. Around
 //! it `Flaky`: what goes wrong. Outermost the door: through it a run of the process reaches the world, and dies at it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use spawnpoint_core::audit::Holding;
 use spawnpoint_core::matching::Ticket;
 use spawnpoint_core::record::{IdempotencyMark, MatchRecord};
 use spawnpoint_core::{InstanceId, SessionId, TicketId};
@@ -20,7 +22,7 @@ use spawnpoint_store::flaky::Flaky as FlakyStore;
 use spawnpoint_store::lobby::memory::MemoryLobby;
 use spawnpoint_store::lobby::{Held, Joined, Left, Lobby, LobbyError, Taken};
 use spawnpoint_store::memory::MemoryRecords;
-use spawnpoint_store::{Filter, Inserted, Page, Records, StoreError};
+use spawnpoint_store::{Filter, Inserted, Inspection, Page, Records, StoreError};
 
 use crate::life::Life;
 use crate::plan::Trouble;
@@ -134,6 +136,10 @@ impl Runtime for LedgerRuntime {
     async fn results(&self, id: InstanceId) -> Done<Option<Bytes>> {
         self.inner.results(id).await
     }
+
+    async fn holdings(&self) -> Done<Vec<Holding>> {
+        self.inner.holdings().await
+    }
 }
 
 /// The records themselves, watched.
@@ -173,6 +179,14 @@ impl Records for LedgerRecords {
 
     async fn prune(&self, ended_before: i64, limit: usize) -> Result<u64, StoreError> {
         self.inner.prune(ended_before, limit).await
+    }
+
+    async fn recorded(&self, some: &[SessionId]) -> Result<HashSet<SessionId>, StoreError> {
+        self.inner.recorded(some).await
+    }
+
+    async fn inspect(&self) -> Result<Inspection, StoreError> {
+        self.inner.inspect().await
     }
 
     async fn healthy(&self) -> Result<(), StoreError> {
@@ -271,6 +285,11 @@ impl Runtime for Door<Flaky<LedgerRuntime>> {
         let call = self.inner.results(id);
         self.life.call(&self.world, QUIET, call).await
     }
+
+    async fn holdings(&self) -> Done<Vec<Holding>> {
+        let call = self.inner.holdings();
+        self.life.call(&self.world, QUIET, call).await
+    }
 }
 
 #[async_trait]
@@ -308,6 +327,16 @@ impl Records for Door<FlakyStore<LedgerRecords>> {
 
     async fn prune(&self, ended_before: i64, limit: usize) -> Result<u64, StoreError> {
         let call = self.inner.prune(ended_before, limit);
+        self.life.call(&self.world, QUIET, call).await
+    }
+
+    async fn recorded(&self, some: &[SessionId]) -> Result<HashSet<SessionId>, StoreError> {
+        let call = self.inner.recorded(some);
+        self.life.call(&self.world, QUIET, call).await
+    }
+
+    async fn inspect(&self) -> Result<Inspection, StoreError> {
+        let call = self.inner.inspect();
         self.life.call(&self.world, QUIET, call).await
     }
 

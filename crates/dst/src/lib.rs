@@ -5,6 +5,7 @@
 //! roles (fault points that can be armed, bugs that can be switched on).
 #![cfg(feature = "simulation")]
 
+mod audit;
 pub mod chance;
 mod client;
 mod doors;

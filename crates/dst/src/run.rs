@@ -9,6 +9,7 @@ use spawnpoint_server::DrainMode;
 use spawnpoint_store::Lobby as _;
 use tokio::time::{Instant, sleep};
 
+use crate::audit;
 use crate::chance::Chance;
 use crate::client::{Ask, On, send, straight};
 use crate::nature;
@@ -117,6 +118,7 @@ fn begin(world: &Arc<World>) {
     spawn(Box::pin(nature::games_speak(Arc::clone(world))));
     spawn(Box::pin(operator(Arc::clone(world))));
     spawn(Box::pin(watch(Arc::clone(world))));
+    spawn(Box::pin(audit::auditor(Arc::clone(world))));
     for n in 0..world.plan.players {
         if let Some(player) = Player::new(world, n) {
             spawn(Box::pin(player.live()));
@@ -217,6 +219,9 @@ async fn drain(world: &Arc<World>) {
         world.fail("all work drains", "the server does not stand");
         return;
     };
+    if let Some(report) = audit::audit(world).await {
+        audit::at_the_end(world, &report);
+    }
     site.server
         .drain(DrainMode::EndGames, Duration::from_secs(60))
         .await;

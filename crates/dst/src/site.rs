@@ -207,6 +207,9 @@ pub(crate) async fn start(world: &Arc<World>, life: Arc<Life>) -> Option<Arc<Sit
         inner: server.link(),
     }) as Arc<dyn Link>;
     let gateway = (!world.plan.apart).then(|| front(world, Arc::clone(&link)));
+    if let Some(front) = gateway.iter().flatten().next() {
+        server.audit_gateway(Arc::new(front.gateway.clone()));
+    }
     let site = Arc::new(Site {
         public: server.public_router(),
         admin: server.admin_router(),
