@@ -11,7 +11,7 @@ use spawnpoint_store::Records;
 use spawnpoint_store::flaky::Flaky as FlakyRecords;
 use spawnpoint_store::memory::MemoryRecords;
 
-use crate::harness::{World, config, fleet, id};
+use crate::harness::{World, config, fleet, id, with_policy};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -387,4 +387,39 @@ async fn a_session_leaves_the_queue_whatever_is_not_answered() {
         let running = all.iter().filter(|i| i.state == State::Ready).count();
         assert_eq!(running, 2, "{call} {fault:?}: {all:?}");
     }
+}
+
+/// Found by the simulation: a start in place that was not answered was asked for until the start limit ended a game that ran.
+#[tokio::test(start_paused = true)]
+async fn a_start_in_place_that_is_not_answered_counts_when_it_was_done() {
+    let w = World::new(SimulatedConfig::default());
+    let flaky = Arc::new(Flaky::quiet(Arc::clone(&w.runtime)));
+    let f = with_policy(fleet("arena"), |p| {
+        p.on_crash = spawnpoint_core::lifecycle::OnCrash::Restart;
+        p.join = None;
+    });
+    let up = w
+        .up_with(config(vec![f]), Arc::clone(&flaky) as Arc<dyn Runtime>)
+        .await;
+    let s = up.play("p").await;
+    let path = format!("/api/sessions/{}", id(&s));
+    let seen = up.get(&path).await.is(200);
+    let instance: spawnpoint_core::InstanceId =
+        seen["instance"]["id"].as_str().unwrap().parse().unwrap();
+    tokio::time::sleep(SECOND).await;
+    // Whatever is asked for the next moments is done and not answered; the start in place is among it.
+    let calls = flaky.calls();
+    for n in 1..=4 {
+        flaky.script(calls + n, Fault::After);
+    }
+    w.runtime
+        .crash(instance, spawnpoint_runtime::simulated::End::Code(3));
+    tokio::time::sleep(60 * SECOND).await;
+    let after = up.get(&path).await.is(200);
+    assert_eq!(
+        (after["phase"].as_str(), after["generation"].as_u64()),
+        (Some("ready"), Some(2)),
+        "{after:#}"
+    );
+    assert_eq!(w.runtime.get(instance).await.unwrap().restarts, 1);
 }
