@@ -335,15 +335,52 @@ impl App {
                 self.drive(id);
             }
             Err(_) => {
-                let fleet = world.sessions.get(&id).map(|e| e.session.fleet.clone());
+                let of = world.sessions.get_mut(&id).map(|e| {
+                    let own = e.session.instance == Some(instance);
+                    if own {
+                        e.version = version;
+                    }
+                    (e.session.fleet.clone(), own)
+                });
                 drop(world);
-                match fleet {
-                    Some(fleet) => self.discard(instance, &fleet),
+                match of {
+                    // It ended meanwhile: its own end stops the instance, and forgets it once the record is written.
+                    Some((_, true)) => {}
+                    Some((fleet, false)) => self.discard_after(id, instance, &fleet),
                     None => self.discard_anywhere(instance),
                 }
             }
         }
         self.plan_now.notify_one();
+    }
+
+    /// Stops an instance that was made for a session that ended meanwhile, and forgets it when the record is written: until then it
+    /// is all there is of a session that somebody may have been told of.
+    fn discard_after(self: &Arc<Self>, id: SessionId, instance: InstanceId, fleet: &FleetName) {
+        self.world().hold(instance, fleet, Holder::Orphan);
+        let app = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Ok(seen) = app.runtime.get(instance).await {
+                let _ = app
+                    .runtime
+                    .stop(instance, seen.version, Duration::from_secs(1))
+                    .await;
+            }
+            loop {
+                let Some(mut changed) =
+                    app.with_world(|w| w.sessions.get(&id).map(|e| e.changed.subscribe()))
+                else {
+                    break;
+                };
+                tokio::select! {
+                    biased;
+                    () = app.stop.cancelled() => return,
+                    // The channel goes with the session.
+                    _ = changed.changed() => {}
+                }
+            }
+            app.forget(instance).await;
+        });
     }
 
     fn discard_anywhere(self: &Arc<Self>, instance: InstanceId) {

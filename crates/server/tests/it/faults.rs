@@ -423,3 +423,50 @@ async fn a_start_in_place_that_is_not_answered_counts_when_it_was_done() {
     );
     assert_eq!(w.runtime.get(instance).await.unwrap().restarts, 1);
 }
+
+/// Found by the simulation: a session that ended in the moment it left the queue had its instance forgotten before it was recorded, and
+/// a `kill -9` in between would have lost it.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_while_it_leaves_the_queue_is_recorded_before_its_instance_goes() {
+    let mut w = World::new(SimulatedConfig::default());
+    let records = Arc::new(FlakyRecords::quiet(MemoryRecords::new()));
+    w.records = Arc::clone(&records) as Arc<dyn Records>;
+    let flaky = Arc::new(Flaky::quiet(Arc::clone(&w.runtime)));
+    let mut f = fleet("arena");
+    f.max_instances = Some(1);
+    let up = w
+        .up_with(
+            config(vec![f.clone()]),
+            Arc::clone(&flaky) as Arc<dyn Runtime>,
+        )
+        .await;
+    up.play("a").await;
+    let b = up
+        .post("/api/new-game", json!({"playerId": "b"}))
+        .await
+        .is(201);
+    assert_eq!(b["phase"], "queued");
+    tokio::time::sleep(5 * SECOND).await;
+    // The instance is let go slowly; meanwhile the session is ended, and the database is away.
+    flaky.script(flaky.calls() + 2, Fault::Delay(2 * SECOND));
+    f.max_instances = Some(2);
+    up.server.reload(config(vec![f]));
+    tokio::time::sleep(SECOND).await;
+    records.outage(true);
+    up.call("DELETE", &format!("/api/sessions/{}", id(&b)), None, None)
+        .await
+        .is(200);
+    tokio::time::sleep(20 * SECOND).await;
+    let of_b = |i: &spawnpoint_runtime::Instance| {
+        i.facts
+            .as_ref()
+            .is_some_and(|f| f.session.to_string() == id(&b))
+    };
+    let all = w.runtime.list().await.unwrap();
+    assert_eq!(all.iter().filter(|i| of_b(i)).count(), 1, "{all:?}");
+    records.outage(false);
+    up.record(&id(&b), 10 * SECOND).await;
+    tokio::time::sleep(10 * SECOND).await;
+    let all = w.runtime.list().await.unwrap();
+    assert_eq!(all.iter().filter(|i| of_b(i)).count(), 0, "{all:?}");
+}
