@@ -6,7 +6,7 @@ use std::time::Duration;
 use spawnpoint_core::fleet::{InFlight, Plan, PoolSpec, Warm, plan};
 use spawnpoint_core::time::Known;
 use spawnpoint_core::{FleetName, InstanceId};
-use spawnpoint_runtime::RuntimeError;
+use spawnpoint_runtime::{RuntimeError, State};
 
 use super::App;
 use super::start::chain;
@@ -143,13 +143,19 @@ impl App {
         let now = self.now();
         let stuck: Vec<(InstanceId, FleetName)> = {
             let mut world = self.world();
+            let world = &mut *world;
+            let unseen = |id: &InstanceId| {
+                let seen = world.instances.get(id);
+                seen.is_some_and(|i| matches!(i.state, State::Unknown { .. }))
+            };
             let mut out = Vec::new();
             for (name, f) in &mut world.fleets {
                 let boot = f.config.policy.boot;
                 let late: Vec<Warm> = f
                     .warm
                     .values()
-                    .filter(|w| !w.ready && now.since(w.started_at) >= boot)
+                    // What cannot be seen may accept as it did before: that is no failed start.
+                    .filter(|w| !w.ready && now.since(w.started_at) >= boot && !unseen(&w.id))
                     .copied()
                     .collect();
                 for w in late {

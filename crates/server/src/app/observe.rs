@@ -121,9 +121,14 @@ impl App {
             // Cannot be seen: it is neither claimed nor replaced until it can.
             State::Unknown { .. } | State::Gated => {
                 f.warm_ready.retain(|w| *w != instance.id);
-                if let Some(w) = f.warm.get_mut(&instance.id) {
-                    w.ready = false;
-                }
+                // And it counts, also where it was first met like this (after a restart): it may well be there.
+                let unseen = Warm {
+                    id: instance.id,
+                    ready: false,
+                    started_at: instance.timings.ordered_at.unwrap_or(now),
+                    template: instance.template,
+                };
+                f.warm.entry(instance.id).or_insert(unseen).ready = false;
             }
             State::Stopping => {
                 drop(world);

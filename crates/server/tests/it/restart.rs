@@ -359,3 +359,37 @@ async fn a_game_that_cannot_be_seen_at_a_restart_is_not_called_dead() {
     tokio::time::sleep(5 * SECOND).await;
     assert_eq!(up.get(&path).await.is(200)["phase"], "running");
 }
+
+/// Found by the simulation: warm instances that could not be seen were stopped as if their start had failed, and after a restart were not
+/// counted, so that more were started than may be.
+#[tokio::test(start_paused = true)]
+async fn warm_instances_that_cannot_be_seen_are_kept_and_counted() {
+    let w = World::new(SimulatedConfig::default());
+    let mut f = fleet("arena");
+    f.warm = 2;
+    f.max_instances = Some(2);
+    let c = config(vec![f]);
+    let up = w.up(c.clone()).await;
+    tokio::time::sleep(60 * SECOND).await;
+    let warm = w.runtime.list().await.unwrap();
+    assert_eq!(warm.len(), 2);
+    w.runtime.lose_watch();
+    tokio::time::sleep(60 * SECOND).await;
+    up.kill();
+    let up = w.up(c).await;
+    tokio::time::sleep(60 * SECOND).await;
+    w.runtime.regain_watch();
+    tokio::time::sleep(5 * SECOND).await;
+    let after = w.runtime.list().await.unwrap();
+    let ids = |all: &[spawnpoint_runtime::Instance]| {
+        let mut ids: Vec<_> = all.iter().map(|i| i.id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(ids(&after), ids(&warm), "{after:?}");
+    assert!(after.iter().all(|i| i.state == State::Ready), "{after:?}");
+    let s = up.play("p").await;
+    let v = up.get(&format!("/api/sessions/{}", id(&s))).await.is(200);
+    let claimed = v["instance"]["id"].as_str().unwrap().parse().unwrap();
+    assert!(ids(&warm).contains(&claimed));
+}
