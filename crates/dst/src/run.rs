@@ -91,6 +91,9 @@ async fn whole(plan: Plan) -> Outcome {
         () = world.found.cancelled() => {}
         () = Box::pin(everything) => {}
     }
+    // They hold the world as it holds them.
+    world.put_site(None);
+    world.fronts.set(None);
     let (sessions, runs) = {
         let truth = world.truth();
         let acked = truth.games.values().filter(|g| g.acked.is_some()).count();

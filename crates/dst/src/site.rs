@@ -1,13 +1,15 @@
 //! A run of the server and the gateway before it: built as `spawnpoint up` builds them, over doors into the world.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use spawnpoint_core::audit::GatewayTables;
 use spawnpoint_core::lifecycle::{OnCrash, Policy};
 use spawnpoint_core::matching::Rules;
 use spawnpoint_core::{Clock, SessionId};
@@ -20,6 +22,7 @@ use spawnpoint_store::flaky::Flaky as FlakyStore;
 use spawnpoint_store::lobby::memory::MemoryLobby;
 use spawnpoint_store::{Lobby, Records};
 use spawnpoint_wire::link::{Cursor, Link, LinkError, Report, Route, RouteUpdate};
+use spawnpoint_wire::tables::Tables;
 use spawnpoint_wire::tcp::TcpTerms;
 use spawnpoint_wire::token::{Keyring, SigningKey};
 use tokio_util::sync::CancellationToken;
@@ -208,7 +211,10 @@ pub(crate) async fn start(world: &Arc<World>, life: Arc<Life>) -> Option<Arc<Sit
     }) as Arc<dyn Link>;
     let gateway = (!world.plan.apart).then(|| front(world, Arc::clone(&link)));
     if let Some(front) = gateway.iter().flatten().next() {
-        server.audit_gateway(Arc::new(front.gateway.clone()));
+        server.audit_gateway(Arc::new(Asked {
+            name: front.gateway.name().to_owned(),
+            front: Arc::downgrade(front),
+        }));
     }
     let site = Arc::new(Site {
         public: server.public_router(),
@@ -253,6 +259,28 @@ pub(crate) fn front(world: &Arc<World>, link: Arc<dyn Link>) -> Option<Arc<Front
         }
     });
     Some(Arc::new(Front { gateway, stop }))
+}
+
+/// A gateway as the audit asks it; not kept alive by being asked, or no world would ever be freed.
+struct Asked {
+    name: String,
+    front: Weak<Front>,
+}
+
+impl Tables for Asked {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn tables(&self) -> BoxFuture<'_, Result<GatewayTables, LinkError>> {
+        let front = self.front.upgrade();
+        Box::pin(async move {
+            match front {
+                Some(front) => front.gateway.tables().await,
+                None => Err(LinkError::Unavailable("it is gone".to_owned())),
+            }
+        })
+    }
 }
 
 /// One run of the server, as a gateway reaches it: not at all while the line is down or the run is dead.
