@@ -150,14 +150,13 @@ impl World {
 
     /// Waits until the log ends with this.
     async fn until_logged(&self, id: InstanceId, end: &str) {
-        let begun = std::time::Instant::now();
-        while !self.log(id).await.ends_with(end) {
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "its log never ends with {end:?}"
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let read = async {
+            while !self.log(id).await.ends_with(end) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let read = tokio::time::timeout(PATIENCE, read).await;
+        assert!(read.is_ok(), "its log never ends with {end:?}");
     }
 
     async fn stop(&self, id: InstanceId, grace: Duration) -> Exit {
