@@ -466,6 +466,8 @@ impl App {
                 return Ok(());
             };
             entry.restarts += 1;
+            // The grant is of now: that of the first start would put the start limit into the past.
+            entry.start.drafted = Some(self.now());
             let file = entry.session_file(self.clock.as_ref());
             (entry.version, file, entry.restarts)
         };

@@ -470,3 +470,33 @@ async fn a_session_that_ends_while_it_leaves_the_queue_is_recorded_before_its_in
     let all = w.runtime.list().await.unwrap();
     assert_eq!(all.iter().filter(|i| of_b(i)).count(), 0, "{all:?}");
 }
+
+/// Found by the simulation: the start limit of a start in place counted from the session's first claim, so that a game older than the
+/// limit was ended as crashed in the moment it was started again.
+#[tokio::test(start_paused = true)]
+async fn a_start_in_place_of_an_old_game_has_its_whole_start_limit() {
+    let w = World::new(SimulatedConfig {
+        boot: spawnpoint_runtime::simulated::Span::Fixed(5 * SECOND),
+        ..SimulatedConfig::default()
+    });
+    let f = with_policy(fleet("arena"), |p| {
+        p.on_crash = spawnpoint_core::lifecycle::OnCrash::Restart;
+        p.join = None;
+    });
+    let up = w.up(config(vec![f])).await;
+    let s = up.play("p").await;
+    let path = format!("/api/sessions/{}", id(&s));
+    let seen = up.get(&path).await.is(200);
+    let instance: spawnpoint_core::InstanceId =
+        seen["instance"]["id"].as_str().unwrap().parse().unwrap();
+    tokio::time::sleep(200 * SECOND).await;
+    w.runtime
+        .crash(instance, spawnpoint_runtime::simulated::End::Code(3));
+    tokio::time::sleep(20 * SECOND).await;
+    let after = up.get(&path).await.is(200);
+    assert_eq!(
+        (after["phase"].as_str(), after["generation"].as_u64()),
+        (Some("ready"), Some(2)),
+        "{after:#}"
+    );
+}
