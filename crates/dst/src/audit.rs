@@ -6,6 +6,7 @@ use std::time::Duration;
 use spawnpoint_core::audit::{Finding, Id, Part, Report, Rule};
 use tokio::time::sleep;
 
+use crate::plan::Trouble;
 use crate::world::World;
 
 /// How often it is asked.
@@ -13,7 +14,7 @@ const EVERY: Duration = Duration::from_secs(2);
 /// What the audit gives things to arrive, and the troubles that were before, milliseconds.
 const SETTLED: i64 = 40_000;
 
-/// What holds at every moment, whatever goes wrong.
+/// What holds at every moment, whatever goes wrong, as long as instances can be seen.
 const ALWAYS: [Rule; 5] = [
     Rule::PlayerInTwoSessions,
     Rule::InstanceInTwoSessions,
@@ -45,7 +46,10 @@ pub(crate) async fn audit(world: &Arc<World>) -> Option<Report> {
 }
 
 fn judge(world: &World, report: &Report, calm: bool) {
-    let counts = |f: &&Finding| calm || ALWAYS.contains(&f.rule);
+    // What ended while nobody could see it counts as there for as long; and its end cannot be written to it, so that a restart
+    // meanwhile does not know of it.
+    let seen = !world.has(Trouble::Blind);
+    let counts = |f: &&Finding| calm || (seen && ALWAYS.contains(&f.rule));
     if let Some(finding) = report.findings.iter().find(counts) {
         found(world, finding);
     }
