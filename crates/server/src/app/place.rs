@@ -383,6 +383,20 @@ impl App {
         });
     }
 
+    /// An instance that a session does not need: at once, or after the record if the session has ended meanwhile.
+    fn discard_of(self: &Arc<Self>, id: SessionId, instance: InstanceId, fleet: &FleetName) {
+        let ended = self.with_world(|w| {
+            w.sessions
+                .get(&id)
+                .is_some_and(|e| !e.session.phase.is_live())
+        });
+        if ended {
+            self.discard_after(id, instance, fleet);
+        } else {
+            self.discard(instance, fleet);
+        }
+    }
+
     fn discard_anywhere(self: &Arc<Self>, instance: InstanceId) {
         let fleet = self
             .world()
@@ -442,7 +456,7 @@ impl App {
             .is_err()
         {
             drop(world);
-            self.discard(instance, &draft.fleet.name);
+            self.discard_of(id, instance, &draft.fleet.name);
             return Ok(());
         }
         if let Some(entry) = world.sessions.get_mut(&id) {
@@ -523,7 +537,7 @@ impl App {
                 let _ = self.apply(id, &gone);
                 let result = self.put(id, place, generation.next()).await;
                 match &result {
-                    Ok(()) => self.discard(gated, &fleet),
+                    Ok(()) => self.discard_of(id, gated, &fleet),
                     Err(_) => {
                         let _ = self.apply(id, &Event::Gated(gated));
                     }
