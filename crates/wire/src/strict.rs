@@ -263,6 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_the_games_is_passed_on_as_it_was_sent() {
+        for sent in [
+            "0.11711111111111111",
+            "0.10700000000000001",
+            "6.100029174392375e177",
+        ] {
+            let body = format!(r#"{{"player_id":"x","payload":{sent}}}"#);
+            let read = parse::<NewGame>(body.as_bytes()).unwrap().payload.unwrap();
+            assert_eq!(read.as_f64(), sent.parse().ok(), "{sent}");
+            let again: Value = serde_json::from_str(&read.to_string()).unwrap();
+            assert_eq!(again, read);
+        }
+    }
+
+    #[test]
     fn a_body_does_not_come_back_in_its_error() {
         let long = "\u{1f9c2}".repeat(10_000);
         for body in [
