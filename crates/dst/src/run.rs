@@ -158,7 +158,8 @@ async fn watch(world: Arc<World>) {
 async fn look_at_reaper(world: &Arc<World>) {
     let ask = Ask::get("/debug/workers").on(On::Admin);
     if let Some(answer) = straight(world, &ask).await {
-        world.held(answer.body["reaper"]["held_by"].as_str());
+        let reaper = &answer.body["reaper"];
+        world.held(reaper["held_by"].as_str(), &reaper["held_times"]);
     }
 }
 

@@ -68,7 +68,7 @@ pub(crate) struct World {
     board: Mutex<Board>,
     held_by: Mutex<Option<String>>,
     pub(crate) checks: AtomicU64,
-    /// How often the mass-end brake held culls, and how often a late tick did.
+    /// How often the mass-end brake held culls, and how often a late tick did, in the run of the server that they held most often.
     pub(crate) braked: AtomicU64,
     pub(crate) late: AtomicU64,
 }
@@ -264,22 +264,20 @@ impl World {
         lock(&self.board)
     }
 
-    /// The server said what holds culls.
-    pub(crate) fn held(&self, by: Option<&str>) {
+    /// The server said what holds culls now, and how often each did in this run of it.
+    pub(crate) fn held(&self, by: Option<&str>, times: &serde_json::Value) {
         let mut now = lock(&self.held_by);
-        if now.as_deref() == by {
-            return;
+        if now.as_deref() != by {
+            let by = by.unwrap_or("nothing");
+            self.say("server", &format!("culls are held by {by}"));
         }
-        self.say(
-            "server",
-            &format!("culls are held by {}", by.unwrap_or("nothing")),
-        );
-        match by {
-            Some("mass_end_brake") => self.braked.fetch_add(1, Ordering::Relaxed),
-            Some("late_tick") => self.late.fetch_add(1, Ordering::Relaxed),
-            _ => 0,
-        };
         *now = by.map(str::to_owned);
+        let most = |seen: &AtomicU64, name: &str| {
+            let times = times[name].as_u64().unwrap_or(0);
+            seen.fetch_max(times, Ordering::Relaxed);
+        };
+        most(&self.braked, "mass_end_brake");
+        most(&self.late, "late_tick");
     }
 
     /// How often the server was started.

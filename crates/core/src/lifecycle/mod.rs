@@ -329,9 +329,10 @@ fn start_deadline(s: &Session) -> Option<Cull> {
     })
 }
 
-/// The join timeout, from when the instance accepts, and for whoever is put on the roster later from then. `busy` defers it.
+/// The join timeout, from when the instance accepts, and for whoever is put on the roster later from then. `busy` defers it. `None` while
+/// nobody can say whether they came.
 fn never_joined_deadline(s: &Session) -> Option<Cull> {
-    let rule = s.policy.join?;
+    let rule = s.policy.join.filter(|_| !s.unseen())?;
     let mut from = s.ready_at?;
     if let Known::Unknown { since } = s.sight {
         from = from.max(since);
@@ -372,10 +373,10 @@ fn empty_deadline(s: &Session) -> Option<Cull> {
     })
 }
 
-/// When the idle timeout runs out. What was not seen is counted as activity at the last moment it was seen, so an unknown is never
-/// a cull too early.
+/// When the idle timeout runs out; `None` while nobody can say what the players do. Once it is known again, what was not seen counts as
+/// activity at the last moment it was seen.
 fn idle_deadline(s: &Session) -> Option<Cull> {
-    let rule = s.policy.idle?;
+    let rule = s.policy.idle.filter(|_| !s.unseen())?;
     let mut last = s.last_activity().max(s.first_joined_at).or(s.ready_at);
     if let Known::Unknown { since } = s.sight {
         last = last.max(Some(since));

@@ -1,7 +1,8 @@
 //! What holds of every step, whatever the state and the event.
 
-use spawnpoint_core::lifecycle::{Reason, deadlines};
+use spawnpoint_core::lifecycle::{Reason, Sight, deadlines};
 use spawnpoint_core::session::{Effect, Event, Notice, Phase, Rejected, Session, Step};
+use spawnpoint_core::time::Known;
 
 fn place(effects: &[Effect], what: impl Fn(&Effect) -> bool) -> Vec<usize> {
     let found = effects.iter().enumerate().filter(|(_, e)| what(e));
@@ -136,9 +137,15 @@ pub(crate) fn check(
                 .find(|c| c.reason == Reason::Idle)
                 .map(|c| c.at)
         };
-        assert!(
-            idle(next) >= idle(before),
-            "{context}: the idle deadline came nearer"
+        // While nobody can say what the players do there is none.
+        if let (Some(then), Some(now)) = (idle(before), idle(next)) {
+            assert!(now >= then, "{context}: the idle deadline came nearer");
+        }
+        let can_be_seen = next.policy.sight == Sight::Direct || matches!(next.sight, Known::Is(()));
+        assert_eq!(
+            idle(next).is_some(),
+            next.policy.idle.is_some() && can_be_seen,
+            "{context}: idle is told of what can be seen"
         );
     }
     let ids: std::collections::HashSet<_> = next.roster.iter().map(|p| &p.id).collect();

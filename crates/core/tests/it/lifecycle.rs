@@ -795,8 +795,8 @@ fn unknown_is_not_nobody() {
     life.does(15, Event::SightLost);
     assert_eq!(
         life.next(),
-        Some((at(315), Reason::Idle)),
-        "never_joined and empty wait"
+        Some((at(1801), Reason::MaxDuration)),
+        "whatever rests on what was not seen waits"
     );
     life.does(200, Event::SightRegained);
     assert_eq!(
@@ -812,7 +812,7 @@ fn unknown_is_not_nobody() {
     life.data(100, "ann");
     life.does(110, Event::SightLost);
     life.does(111, Event::Connections(player("ann"), 0));
-    assert_eq!(life.next(), Some((at(410), Reason::Idle)));
+    assert_eq!(life.next(), Some((at(1801), Reason::MaxDuration)));
     life.does(300, Event::SightRegained);
     assert_eq!(
         life.next(),

@@ -110,7 +110,26 @@ pub(crate) struct Counters {
     pub(crate) problems: Mutex<HashMap<&'static str, u64>>,
     pub(crate) heartbeats: AtomicU64,
     pub(crate) record_retries: AtomicU64,
-    pub(crate) culls_held: AtomicU64,
+    pub(crate) culls_held_late: AtomicU64,
+    pub(crate) culls_held_braked: AtomicU64,
+}
+
+/// What holds culls: a tick that came too late.
+pub(crate) const LATE_TICK: &str = "late_tick";
+/// What holds culls: too many would end at once.
+pub(crate) const MASS_END_BRAKE: &str = "mass_end_brake";
+
+impl Counters {
+    /// How often each has held culls. A hold may be over before anybody looks.
+    pub(crate) fn culls_held(&self) -> [(&'static str, u64); 2] {
+        [
+            (LATE_TICK, self.culls_held_late.load(Ordering::Relaxed)),
+            (
+                MASS_END_BRAKE,
+                self.culls_held_braked.load(Ordering::Relaxed),
+            ),
+        ]
+    }
 }
 
 /// One server.

@@ -165,13 +165,15 @@ pub(super) fn render(app: &App) -> String {
         "Match records that could not be written at once.",
     )
     .sample(&[], c.record_retries.load(Ordering::Relaxed));
-    Family::new(
+    let mut f = Family::new(
         &mut out,
         "spawnpoint_culls_held_total",
         "counter",
-        "Times culls were held back (late tick, mass-end brake).",
-    )
-    .sample(&[], c.culls_held.load(Ordering::Relaxed));
+        "Times culls were held back.",
+    );
+    for (by, times) in c.culls_held() {
+        f.sample(&[("by", by)], times);
+    }
     let held = app
         .held_by
         .lock()

@@ -155,12 +155,14 @@ pub(super) async fn workers(State(ctx): State<Ctx>, call: Call) -> Reply<Json<se
     let app = &ctx.app;
     let held = *app.held_by.lock().unwrap_or_else(PoisonError::into_inner);
     let queues = app.queue_list().queues;
+    let holds: BTreeMap<_, _> = app.counters.culls_held().into();
     let value = app.with_world(|w| {
         let plans: BTreeMap<_, _> =
             w.fleets.iter().map(|(n, f)| (n.to_string(), app.fleet_view(n, f).last_plan)).collect();
         serde_json::json!({
             "reaper": {
                 "held_by": held,
+                "held_times": holds,
                 "timers": w.timers.len(),
                 "next_look": w.timers.first().map(|(at, id)| serde_json::json!({"at": app.text(*at), "session_id": id.to_string()})),
             },

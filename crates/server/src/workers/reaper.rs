@@ -11,7 +11,7 @@ use spawnpoint_core::limits::BRAKE_WINDOW;
 use spawnpoint_core::time::Known;
 use spawnpoint_core::{Moment, SessionId};
 
-use crate::app::App;
+use crate::app::{App, LATE_TICK, MASS_END_BRAKE};
 use crate::mutant::{self, Mutant};
 
 /// It looks at least this often: a tick is then never late by itself, and lateness is noticed within this.
@@ -63,9 +63,9 @@ impl Reaper {
         let late = self.late_until.is_some_and(|u| now < u);
         let braked = self.brake(app, now);
         let held_by = if late {
-            Some("late_tick")
+            Some(LATE_TICK)
         } else if braked {
-            Some("mass_end_brake")
+            Some(MASS_END_BRAKE)
         } else {
             None
         };
@@ -133,8 +133,10 @@ impl Reaper {
         if *shown == held_by {
             return;
         }
-        if held_by.is_some() {
-            App::bump(&app.counters.culls_held);
+        match held_by {
+            Some(LATE_TICK) => App::bump(&app.counters.culls_held_late),
+            Some(_) => App::bump(&app.counters.culls_held_braked),
+            None => {}
         }
         let decision = Decision {
             at: now,
