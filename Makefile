@@ -25,10 +25,10 @@ test: ## Every suite; at the end which ran, which did not and why (SUITE=rust fo
 	cargo run -q -p xtask -- test $(SUITE)
 
 dst: ## Seeded worlds (SEEDS=1000 of them, or one: SEED=7; more in ARGS, see docs/reliability.md)
-	cargo run -q -p spawnpoint-dst --features simulation -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+	cd crates/dst && cargo run -q --features simulation -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
 mutants: ## Injected bugs, and at which seed the simulation finds each (SEEDS worlds at most); written into docs/reliability.md
-	cargo run -q -p spawnpoint-dst --features simulation -- --mutants --seeds $(SEEDS) --write docs/reliability.md $(ARGS)
+	cd crates/dst && cargo run -q --features simulation -- --mutants --seeds $(SEEDS) --write ../../docs/reliability.md $(ARGS)
 
 fuzz: ## Look for inputs that break a parser, TIME=60 seconds each (TARGETS="frames ids", KEEP=1 adds what was learned)
 	cargo run -q -p xtask -- fuzz --time $(or $(TIME),60) $(if $(KEEP),--keep) $(TARGETS)

@@ -37,7 +37,7 @@ const SUITES: &[Suite] = &[
         needs: &[],
         steps: &[
             (
-                ".",
+                "crates/dst",
                 &[
                     "cargo",
                     "test",
@@ -49,7 +49,7 @@ const SUITES: &[Suite] = &[
                 ],
             ),
             (
-                ".",
+                "crates/dst",
                 &[
                     "cargo",
                     "run",
@@ -64,7 +64,7 @@ const SUITES: &[Suite] = &[
                 ],
             ),
             (
-                ".",
+                "crates/dst",
                 &[
                     "cargo",
                     "run",

@@ -54,10 +54,14 @@ pub struct Outcome {
 /// # Errors
 /// When no runtime can be had.
 pub fn run(plan: Plan) -> std::io::Result<Outcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    // Who is woken first of several that wait for one thing. Elsewhere it is tokio's to choose; see `.cargo/config.toml` beside this crate.
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(
+        &plan.seed.to_le_bytes(),
+    ));
+    let runtime = builder.build()?;
     let outcome = runtime.block_on(Box::pin(whole(plan)));
     spawnpoint_server::fault::arm(None);
     // What hangs in a dead run hangs for ever.
