@@ -169,13 +169,13 @@ impl Api {
         self.get(&path, limit).await?.json()
     }
 
-    /// Leaves the queue.
-    pub(crate) async fn leave(&mut self, player: &str, limit: Duration) -> Result<(), Fault> {
+    /// Leaves the queue. `matched` if a match came first.
+    pub(crate) async fn leave(&mut self, player: &str, limit: Duration) -> Result<Ticket, Fault> {
         let bearer = self.credentials.of_backend().map(str::to_owned);
         let path = format!("/api/match/join?player_id={}", encode(player));
         self.send(Method::DELETE, &path, None, bearer, limit)
-            .await
-            .map(|_| ())
+            .await?
+            .json()
     }
 
     /// Leaves a session.

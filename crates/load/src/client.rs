@@ -253,6 +253,14 @@ impl Client {
         self.enter(Phase::Play);
     }
 
+    /// Notes how long it took to the game's first word, counted from `matched` if it was for the first time.
+    fn note_reached(&mut self, matched: Option<Instant>, dial: Duration) {
+        if let Some(matched) = matched {
+            self.row.connect_ms = Some(ms(dial));
+            self.row.start_ms = Some(ms(matched.elapsed().saturating_sub(dial)));
+        }
+    }
+
     /// Puts up with a fault if the plan says so and it may pass; then waits a little. Otherwise gives it back.
     async fn bear(&mut self, fault: Fault) -> Result<(), Fault> {
         let limit = self.shared.plan.reconnect;
@@ -293,12 +301,23 @@ impl Client {
         if self.row.started_ms.is_none() {
             return;
         }
+        let Some(player) = self.row.player_id.clone() else {
+            return;
+        };
+        if self.row.session_id.is_none()
+            && let Ok(ticket) = self.api.leave(&player, CLEANUP).await
+            && ticket.status == "matched"
+        {
+            // The match was made, and the word of it not heard any more: then there is a session to leave.
+            self.api.credentials.token = ticket.way.token.or(self.api.credentials.token.take());
+            self.row.session_id = ticket.way.session_id;
+            self.row.fleet = ticket.way.fleet;
+        }
         // How it goes does not change what happened before.
-        let _ = match (&self.row.session_id, &self.row.player_id) {
-            (Some(session), _) if giving_up => self.api.end(session, CLEANUP).await,
-            (Some(session), Some(player)) => self.api.quit(session, player, CLEANUP).await,
-            (None, Some(player)) => self.api.leave(player, CLEANUP).await,
-            (_, None) => Ok(()),
+        let _ = match &self.row.session_id {
+            Some(session) if giving_up => self.api.end(session, CLEANUP).await,
+            Some(session) => self.api.quit(session, &player, CLEANUP).await,
+            None => Ok(()),
         };
     }
 
