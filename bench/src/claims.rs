@@ -153,7 +153,6 @@ impl Bench {
 
 /// One fleet of simulated game servers, in which nothing ends by itself.
 pub(crate) fn config() -> Result<Config> {
-    let local = |port: u16| vec![([127, 0, 0, 1], port).into()];
     let policy = Policy {
         idle: Some(FAR),
         max: Some(FAR),
@@ -186,23 +185,7 @@ pub(crate) fn config() -> Result<Config> {
         labels: BTreeMap::new(),
     };
     Ok(Config {
-        server: ServerConfig {
-            public: local(8080),
-            admin: local(8081),
-            sdk: local(8082),
-            public_url: None,
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            keys: Vec::new(),
-            guests: false,
-            state_dir: "unused".into(),
-            tcp_ports: (25000, 27999),
-            instance_ports: (20_000, 24_999),
-            retention: FAR,
-            sessions_per_key: None,
-            guest_starts_per_minute: 30,
-            name: "bench".into(),
-        },
+        server: ServerConfig::in_memory("bench"),
         fleets: vec![Arc::new(fleet)],
         queues: Vec::new(),
     })

@@ -1,6 +1,5 @@
 //! A run of the server and the gateway before it: built as `spawnpoint up` builds them, over doors into the world.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
@@ -119,25 +118,8 @@ fn queue(f: &FleetPlan) -> Option<QueueConfig> {
 }
 
 fn config(plan: &Plan) -> Config {
-    let local = |port: u16| vec![SocketAddr::from(([127, 0, 0, 1], port))];
     Config {
-        server: ServerConfig {
-            public: local(8080),
-            admin: local(8081),
-            sdk: local(8082),
-            public_url: None,
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            keys: Vec::new(),
-            guests: false,
-            state_dir: "unused".into(),
-            instance_ports: (20_000, 24_999),
-            tcp_ports: (25_000, 27_999),
-            retention: std::time::Duration::from_secs(30 * 86_400),
-            sessions_per_key: None,
-            guest_starts_per_minute: 30,
-            name: "simulated".into(),
-        },
+        server: ServerConfig::in_memory("simulated"),
         queues: plan.fleets.iter().filter_map(queue).map(Arc::new).collect(),
         fleets: plan.fleets.iter().filter_map(fleet).map(Arc::new).collect(),
     }

@@ -2,7 +2,7 @@
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderName, Uri};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{percent_decode, percent_decode_str};
 use spawnpoint_core::SessionId;
 use spawnpoint_wire::token::TokenClaims;
 
@@ -71,9 +71,8 @@ pub(crate) fn strip_token(query: Option<&str>) -> (Option<String>, Option<String
     let mut token = None;
     let mut kept: Vec<&str> = Vec::new();
     for pair in query.split('&') {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if percent_decode_str(key).eq(*b"token") {
-            let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
+        if let Some(value) = token_of(pair.as_bytes()) {
+            let value = percent_decode(value).decode_utf8_lossy().into_owned();
             token.get_or_insert(value);
         } else {
             kept.push(pair);
@@ -85,6 +84,14 @@ pub(crate) fn strip_token(query: Option<&str>) -> (Option<String>, Option<String
         Some(_) => Some(kept.join("&")),
     };
     (query, token)
+}
+
+/// What a pair of a query says, still escaped, if it is our token. Bytes: an address that we pass on need not be text.
+pub(crate) fn token_of(pair: &[u8]) -> Option<&[u8]> {
+    let at = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
+    let (key, value) = pair.split_at(at);
+    let is_ours = percent_decode(key).eq(*b"token");
+    is_ours.then(|| value.get(1..).unwrap_or_default())
 }
 
 /// What the client offered in `Sec-WebSocket-Protocol`.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
-use spawnpoint_core::audit::{GatewayTables, RouteSeen, TunnelSeen};
+use spawnpoint_core::audit::{GatewayTables, TunnelSeen};
 use spawnpoint_core::{Generation, SessionId};
 use spawnpoint_wire::link::LinkError;
 use spawnpoint_wire::tables::Tables;
@@ -41,13 +41,4 @@ pub(crate) fn count(tunnels: impl Iterator<Item = (SessionId, u32)>) -> Vec<Tunn
             open,
         })
         .collect()
-}
-
-/// A route as an audit compares it.
-pub(crate) fn seen(route: &spawnpoint_wire::link::Route) -> RouteSeen {
-    RouteSeen {
-        session: route.session,
-        generation: Generation(route.generation),
-        phase: route.phase,
-    }
 }

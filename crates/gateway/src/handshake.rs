@@ -23,18 +23,19 @@ use socket2::SockRef;
 use spawnpoint_core::Code;
 use spawnpoint_wire::problem::Problem;
 use spawnpoint_wire::token::TokenClaims;
-use tokio::io::{AsyncWriteExt as _, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::access::{self, Offer, PROGRESS, Target, V1};
-use crate::config::{CLIENT_WRITE, LINGER, REFUSED_DISCARD, WATCH_PERIOD};
+use crate::config::{REFUSED_DISCARD, WATCH_PERIOD};
 use crate::connect::{connect, refusal_for};
 use crate::decide::{Refusal, Use};
 use crate::game::{GameLeg, GameRequest, Introduction, accept_for};
 use crate::head::{greeting, last_answer};
 use crate::http_game::entrance::{self, Credentials, Door};
 use crate::relay::{Ended, Leg, Relay, ended};
+use crate::say::{last_words, say};
 use crate::serve::Permit;
 use crate::table::Admission;
 use crate::{Inner, progress, roster};
@@ -368,36 +369,10 @@ async fn tell_progress(mut visit: Box<Visit>, admitted: Result<Admission, Refusa
     }
 }
 
-/// Writes something small; false: the client is gone or takes nothing.
-async fn say(client: &mut TcpStream, bytes: &[u8]) -> bool {
-    matches!(
-        timeout(CLIENT_WRITE, client.write_all(bytes)).await,
-        Ok(Ok(()))
-    )
-}
-
-/// Says why not, and reads over what the client may still send: a socket closed with unread bytes takes back what it said last.
-async fn turn_away(mut client: TcpStream, refusal: &Refusal) {
+/// Says why not.
+async fn turn_away(client: TcpStream, refusal: &Refusal) {
     let answer = last_answer(&document(refusal));
-    if !say(&mut client, &answer).await || client.shutdown().await.is_err() {
-        return;
-    }
-    let read_over = async {
-        let mut room = vec![0u8; 4096];
-        let mut discarded = 0;
-        while discarded < REFUSED_DISCARD {
-            if client.readable().await.is_err() {
-                return;
-            }
-            match client.try_read(&mut room) {
-                Ok(0) => return,
-                Ok(n) => discarded += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
-    };
-    let _ = timeout(LINGER, read_over).await;
+    last_words(client, &answer, REFUSED_DISCARD).await;
 }
 
 /// A refusal as a problem document.

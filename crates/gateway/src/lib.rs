@@ -26,6 +26,7 @@ mod relay;
 mod report;
 mod roster;
 mod routes;
+mod say;
 mod serve;
 mod table;
 pub mod tcp;

@@ -12,12 +12,11 @@ use spawnpoint_core::{Clock, SessionId};
 use spawnpoint_wire::close::Close;
 use spawnpoint_wire::event::{Event, EventBody};
 use spawnpoint_wire::link::Route;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use crate::Inner;
-use crate::config::{CLIENT_WRITE, LINGER, MAX_PROGRESS, WATCH_PERIOD};
+use crate::config::{LINGER, MAX_PROGRESS, WATCH_PERIOD};
 use crate::connect::connect;
 use crate::decide::{self, Refusal};
 use crate::frames::{
@@ -26,6 +25,7 @@ use crate::frames::{
 use crate::game::{GameLeg, GameRequest};
 use crate::relay::{Ended, Leg, Relay, ended};
 use crate::routes::RouteState;
+use crate::say::say;
 use crate::table::Admission;
 
 /// Tells a client whose handshake was answered why it is refused.
@@ -239,10 +239,7 @@ struct Waiting {
 impl Waiting {
     /// Writes one frame; false: the client is gone or takes nothing.
     async fn say(&mut self, frame: &[u8]) -> bool {
-        matches!(
-            timeout(CLIENT_WRITE, self.stream.write_all(frame)).await,
-            Ok(Ok(()))
-        )
+        say(&mut self.stream, frame).await
     }
 
     /// Waits until the client does something that concerns us. May be dropped at any await.

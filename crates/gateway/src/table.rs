@@ -314,7 +314,7 @@ impl Table {
     /// Routes, and connections that have not been told to close.
     pub(crate) fn audit(&self) -> (Vec<RouteSeen>, Vec<TunnelSeen>) {
         let state = lock(&self.state);
-        let routes = state.routes.all().map(audit::seen).collect();
+        let routes = state.routes.all().map(RouteSeen::from).collect();
         let stays = state.tunnels.all().filter(|t| t.ordered().is_none());
         let tunnels = audit::count(stays.map(|t| (t.session, t.generation())));
         (routes, tunnels)

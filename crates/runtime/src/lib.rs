@@ -4,7 +4,7 @@
 //! them in failures, and `conformance` is the suite that every one of them passes. Nothing here knows what a session is for: the
 //! facts of a claim are an opaque, versioned document that the runtime keeps durably and returns unchanged.
 
-mod chance;
+pub mod chance;
 pub mod clock;
 pub mod conformance;
 mod contract;

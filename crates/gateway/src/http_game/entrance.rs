@@ -7,11 +7,10 @@
 
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use percent_encoding::percent_decode;
 use spawnpoint_core::SessionId;
 use spawnpoint_wire::access::Access;
 
-use crate::access::{self, Target, bearer, is_ours, one, strip_token};
+use crate::access::{self, Target, bearer, is_ours, one, strip_token, token_of};
 use crate::config::GatewayConfig;
 use crate::decide::Refusal;
 
@@ -186,15 +185,14 @@ fn strip_referer(headers: &mut HeaderMap) {
 fn without_query_token(address: &[u8]) -> Option<Vec<u8>> {
     let at = address.iter().position(|b| *b == b'?')?;
     let (before, query) = (address.get(..at)?, address.get(at + 1..)?);
-    let is_token = |pair: &&[u8]| {
-        let name = pair.split(|b| *b == b'=').next().unwrap_or_default();
-        percent_decode(name).eq(*b"token")
-    };
     let pairs: Vec<&[u8]> = query.split(|b| *b == b'&').collect();
-    if !pairs.iter().any(is_token) {
+    if !pairs.iter().any(|p| token_of(p).is_some()) {
         return None;
     }
-    let kept: Vec<&[u8]> = pairs.into_iter().filter(|p| !is_token(p)).collect();
+    let kept: Vec<&[u8]> = pairs
+        .into_iter()
+        .filter(|p| token_of(p).is_none())
+        .collect();
     let mut stripped = before.to_vec();
     if !kept.is_empty() {
         stripped.push(b'?');

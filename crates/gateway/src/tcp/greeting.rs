@@ -12,7 +12,7 @@ use spawnpoint_core::{PlayerId, SessionId};
 use spawnpoint_wire::link::Route;
 use spawnpoint_wire::tcp::{TcpTerms, TokenRule};
 use spawnpoint_wire::token::TokenError;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -20,11 +20,12 @@ use super::preamble::{Preamble, Said};
 use super::relay::TcpRelay;
 use super::sniff::{Heard, Sniff, authorise, hear};
 use super::{DISCARD_LIMIT, TCP_PARK, TOKEN_HOLD, TOKEN_PAUSE, error_line, proxy};
-use crate::config::{CLIENT_WRITE, HALF_CLOSED, LINGER, WATCH_PERIOD};
+use crate::config::{CLIENT_WRITE, HALF_CLOSED, WATCH_PERIOD};
 use crate::connect::{Dial, connect, refusal_for};
 use crate::decide::{Refusal, Use};
 use crate::game::{DialError, open};
 use crate::relay::{Ended, ended};
+use crate::say::last_words;
 use crate::serve::Permit;
 use crate::table::Admission;
 use crate::{Inner, roster};
@@ -106,33 +107,10 @@ pub(crate) async fn welcome(
         }
         Err(Turned::Away(refusal)) => {
             inner.table.counters.handshake(refusal.code().as_str());
-            turn_away(client, &refusal).await;
+            last_words(client, &error_line(&refusal), DISCARD_LIMIT).await;
         }
         Err(Turned::Gone) => inner.table.counters.handshake("client_gone"),
     }
-}
-
-/// Says why, and sees to it that it arrives: bytes left unread would make the kernel reset the connection.
-async fn turn_away(mut client: TcpStream, refusal: &Refusal) {
-    let line = error_line(refusal);
-    if !matches!(
-        timeout(CLIENT_WRITE, client.write_all(&line)).await,
-        Ok(Ok(()))
-    ) {
-        return;
-    }
-    let _ = client.shutdown().await;
-    let discard = async {
-        let mut left = DISCARD_LIMIT;
-        let mut chunk = [0; 1024];
-        while left > 0 {
-            match client.read(&mut chunk).await {
-                Ok(n) if n > 0 => left = left.saturating_sub(n),
-                _ => return,
-            }
-        }
-    };
-    let _ = timeout(LINGER, discard).await;
 }
 
 async fn greet(

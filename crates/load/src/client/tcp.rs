@@ -178,10 +178,7 @@ impl Client {
         let state = tokio::time::timeout(left(), first)
             .await
             .unwrap_or_else(|_| Err(Fault::new("not_ready", "the game said nothing in time")))?;
-        if let Some(matched) = matched {
-            self.row.connect_ms = Some(ms(dial));
-            self.row.start_ms = Some(ms(matched.elapsed().saturating_sub(dial)));
-        }
+        self.note_reached(matched, dial);
         Ok((lines, state))
     }
 }

@@ -112,10 +112,7 @@ impl Client {
         let reached = tokio::time::timeout(left.saturating_sub(dial), opened)
             .await
             .unwrap_or_else(|_| Err(Fault::new("not_ready", "the game said nothing in time")))?;
-        if let Some(matched) = matched {
-            self.row.connect_ms = Some(ms(dial));
-            self.row.start_ms = Some(ms(matched.elapsed().saturating_sub(dial)));
-        }
+        self.note_reached(matched, dial);
         Ok(reached)
     }
 }

@@ -21,7 +21,7 @@ use crate::mutant::{self, Mutant};
 
 /// First pause of a retry; doubles up to [`RETRY_MOST`].
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(50);
-/// Longest pause of a retry: a database that returns is used again within this.
+/// Longest pause of a retry: a database or a lobby that returns is used again within this.
 const RETRY_MOST: Duration = Duration::from_secs(2);
 /// How long a log is read for the record before what has come is kept.
 const LOG_READ_LIMIT: Duration = Duration::from_secs(2);
@@ -237,7 +237,7 @@ impl App {
         let skip = mutant::on(Mutant::RecordNever) && record.reason == Reason::Empty;
         while let Err(e) = self.insert(&record, skip).await {
             if mutant::on(Mutant::RecordTwice) {
-                record.session = self.ids.session(self.clock.as_ref());
+                record.session = self.ids.session();
             }
             Self::bump(&self.counters.record_retries);
             tracing::warn!(session = %id, code = %e.code(), error = %e, "the match record could not be written; its instance keeps it until it can");
@@ -508,7 +508,7 @@ impl App {
                 return Ok(());
             };
             let fleet = entry.session.fleet.clone();
-            let place = world.choose(&fleet, id, Choice::Heal, || self.new_instance());
+            let place = world.choose(&fleet, id, Choice::Heal, || self.ids.instance());
             (fleet, place)
         };
         self.put(id, place, generation).await?;

@@ -76,7 +76,7 @@ impl App {
             self.admit(name, admit);
         }
         for _ in 0..start {
-            let id = self.new_instance();
+            let id = self.ids.instance();
             let warm = Warm {
                 id,
                 ready: false,

@@ -4,8 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use spawnpoint_core::audit::RouteSeen;
 use spawnpoint_core::limits::EVENT_RING;
-use spawnpoint_core::session::Phase;
 use spawnpoint_core::{PlayerId, SessionId};
 use spawnpoint_wire::event::Event;
 use spawnpoint_wire::link::{Cursor, Route, RouteUpdate};
@@ -125,12 +125,10 @@ impl RouteHub {
         }
     }
 
-    /// Every session's route as an audit compares it: session, generation, phase.
+    /// Every session's route as an audit compares it.
     #[must_use]
-    pub fn all(&self) -> Vec<(SessionId, u32, Phase)> {
-        let table = lock(&self.table);
-        let routes = table.1.values();
-        routes.map(|r| (r.session, r.generation, r.phase)).collect()
+    pub fn all(&self) -> Vec<RouteSeen> {
+        lock(&self.table).1.values().map(RouteSeen::from).collect()
     }
 
     /// Sets a route; says nothing when it is as it was.

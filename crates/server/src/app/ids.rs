@@ -30,21 +30,23 @@ pub fn os_random() -> Random {
 
 /// Makes ids: UUIDv7, each greater than the one before whatever the wall clock does, because queues are in the order of ids.
 pub(crate) struct Ids {
+    clock: Arc<dyn Clock>,
     random: Random,
     /// Millisecond and count of the last.
     last: Mutex<(u64, u16)>,
 }
 
 impl Ids {
-    pub(crate) fn new(random: Random) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, random: Random) -> Self {
         Self {
+            clock,
             random,
             last: Mutex::new((0, 0)),
         }
     }
 
-    fn next(&self, clock: &dyn Clock) -> Uuid {
-        let wall = u64::try_from(clock.wall(clock.now())).unwrap_or(0);
+    fn next(&self) -> Uuid {
+        let wall = u64::try_from(self.clock.wall(self.clock.now())).unwrap_or(0);
         let (ms, count) = {
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
             *last = if wall > last.0 {
@@ -64,16 +66,16 @@ impl Ids {
         uuid::Builder::from_unix_timestamp_millis(ms, &bytes).into_uuid()
     }
 
-    pub(crate) fn session(&self, clock: &dyn Clock) -> SessionId {
-        SessionId::new(self.next(clock))
+    pub(crate) fn session(&self) -> SessionId {
+        SessionId::new(self.next())
     }
 
-    pub(crate) fn instance(&self, clock: &dyn Clock) -> InstanceId {
-        InstanceId::new(self.next(clock))
+    pub(crate) fn instance(&self) -> InstanceId {
+        InstanceId::new(self.next())
     }
 
-    pub(crate) fn ticket(&self, clock: &dyn Clock) -> TicketId {
-        TicketId::new(self.next(clock))
+    pub(crate) fn ticket(&self) -> TicketId {
+        TicketId::new(self.next())
     }
 
     pub(crate) fn fill(&self, bytes: &mut [u8]) {
@@ -108,16 +110,16 @@ mod tests {
 
     #[test]
     fn ids_grow_whatever_the_wall_clock_does() {
-        let clock = At(1_767_225_600_000.into());
-        let ids = Ids::new(os_random());
-        let mut last = ids.session(&clock);
+        let clock = Arc::new(At(1_767_225_600_000.into()));
+        let ids = Ids::new(Arc::clone(&clock) as Arc<dyn Clock>, os_random());
+        let mut last = ids.session();
         for n in 0..20_000 {
             if n == 10_000 {
                 clock
                     .0
                     .fetch_sub(3_600_000, std::sync::atomic::Ordering::SeqCst);
             }
-            let next = ids.session(&clock);
+            let next = ids.session();
             assert!(next > last, "{last} then {next}");
             assert_eq!(next.uuid().get_version_num(), 7);
             assert_eq!(next.to_string().parse::<SessionId>().ok(), Some(next));
@@ -127,9 +129,9 @@ mod tests {
 
     #[test]
     fn chance_is_all_that_differs() {
-        let clock = At(1_767_225_600_000.into());
+        let clock: Arc<dyn Clock> = Arc::new(At(1_767_225_600_000.into()));
         let fixed: Random = Arc::new(|bytes| bytes.fill(7));
-        let of = |random: &Random| Ids::new(Arc::clone(random)).ticket(&clock);
+        let of = |random: &Random| Ids::new(Arc::clone(&clock), Arc::clone(random)).ticket();
         assert_eq!(of(&fixed), of(&fixed));
         assert_ne!(of(&os_random()), of(&os_random()));
     }

@@ -193,9 +193,9 @@ impl App {
             runtime: deps.runtime,
             records: deps.records,
             lobby: deps.lobby,
+            ids: ids::Ids::new(Arc::clone(&deps.clock), deps.random),
             clock: deps.clock,
             keys: deps.keys,
-            ids: ids::Ids::new(deps.random),
             sdk_url: deps.sdk_url,
             more_metrics: deps.more_metrics,
             tcp: deps.tcp,
@@ -252,10 +252,6 @@ impl App {
 
     pub(crate) fn now(&self) -> Moment {
         self.clock.now()
-    }
-
-    pub(crate) fn new_instance(&self) -> spawnpoint_core::InstanceId {
-        self.ids.instance(self.clock.as_ref())
     }
 
     /// A moment as RFC 3339 with milliseconds.

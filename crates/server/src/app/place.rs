@@ -119,7 +119,7 @@ impl App {
                     } else {
                         Choice::Heal
                     };
-                    place = self.world().choose(&fleet, id, how, || self.new_instance());
+                    place = self.world().choose(&fleet, id, how, || self.ids.instance());
                 }
                 Err(e) => {
                     if warm {
@@ -417,7 +417,7 @@ impl App {
         id: SessionId,
         waiting_for: &'static str,
     ) -> Result<(), RuntimeError> {
-        let instance = self.new_instance();
+        let instance = self.ids.instance();
         let draft = {
             let mut world = self.world();
             let Some(entry) = world.sessions.get_mut(&id) else {
@@ -492,7 +492,7 @@ impl App {
             else {
                 return;
             };
-            let place = world.choose(fleet, id, Choice::Admitted, || self.new_instance());
+            let place = world.choose(fleet, id, Choice::Admitted, || self.ids.instance());
             if matches!(place, Place::Wait | Place::Full) {
                 world.enqueue(fleet, id);
                 return;

@@ -162,8 +162,8 @@ impl App {
         let id = call
             .matched
             .as_ref()
-            .map_or_else(|| self.ids.session(self.clock.as_ref()), |m| m.session);
-        let place = world.choose(fleet, id, Choice::New, || self.new_instance());
+            .map_or_else(|| self.ids.session(), |m| m.session);
+        let place = world.choose(fleet, id, Choice::New, || self.ids.instance());
         if matches!(place, Place::Full) {
             return Err(Problem::new(
                 Code::QueueFull,

@@ -158,6 +158,30 @@ pub enum Expose {
 }
 
 impl ServerConfig {
+    /// A server of this name on loopback, with every default and no directory: for worlds that are assembled by hand, where nothing listens
+    /// and nothing is stored (tests, the simulation, benchmarks).
+    #[must_use]
+    pub fn in_memory(name: &str) -> Self {
+        let local = |port: u16| vec![SocketAddr::from(([127, 0, 0, 1], port))];
+        Self {
+            public: local(8080),
+            admin: local(8081),
+            sdk: local(8082),
+            public_url: None,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            keys: Vec::new(),
+            guests: false,
+            state_dir: "unused".into(),
+            instance_ports: (20_000, 24_999),
+            tcp_ports: (25_000, 27_999),
+            retention: Duration::from_secs(30 * 86_400),
+            sessions_per_key: None,
+            guest_starts_per_minute: 30,
+            name: name.to_owned(),
+        }
+    }
+
     /// Whether every local caller counts as a backend: no keys, no guests, and nothing but loopback is bound.
     #[must_use]
     pub fn dev_mode(&self) -> bool {

@@ -63,25 +63,8 @@ pub(crate) fn with_policy(mut f: FleetConfig, change: impl FnOnce(&mut Policy)) 
 }
 
 pub(crate) fn config(fleets: Vec<FleetConfig>) -> Config {
-    let local = |port: u16| vec![([127, 0, 0, 1], port).into()];
     Config {
-        server: ServerConfig {
-            public: local(8080),
-            admin: local(8081),
-            sdk: local(8082),
-            public_url: None,
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            keys: Vec::new(),
-            guests: false,
-            state_dir: "unused".into(),
-            instance_ports: (20000, 24999),
-            tcp_ports: (25000, 27999),
-            retention: Duration::from_secs(30 * 86_400),
-            sessions_per_key: None,
-            guest_starts_per_minute: 30,
-            name: "test-server".into(),
-        },
+        server: ServerConfig::in_memory("test-server"),
         queues: fleets
             .iter()
             .map(|f| Arc::new(queue(f.name.as_str(), 2)))

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use spawnpoint_core::audit::{
     Claim as ClaimSeen, Doing, Fate, FleetSeen, GatewaySeen, GatewayTables, Holder as HolderSeen,
-    Holding, HoldingKind, InstanceSeen, RecordsSeen, RouteSeen, ServerSeen, SessionSeen, Snapshot,
-    TicketKept, Waits,
+    Holding, HoldingKind, InstanceSeen, RecordsSeen, ServerSeen, SessionSeen, Snapshot, TicketKept,
+    Waits,
 };
 use spawnpoint_core::session::Phase;
 use spawnpoint_core::time::Known;
@@ -101,14 +101,7 @@ impl App {
             });
             tokio::task::yield_now().await;
         }
-        let routes = self.routes.all().into_iter();
-        seen.routes = routes
-            .map(|(session, generation, phase)| RouteSeen {
-                session,
-                generation: Generation(generation),
-                phase,
-            })
-            .collect();
+        seen.routes = self.routes.all();
         self.with_world(|w| {
             let fleets = w.fleets.iter();
             seen.fleets = fleets.map(|(n, f)| fleet_seen(n, f, &limits)).collect();
@@ -131,8 +124,9 @@ impl App {
         }
         seen.bound_players = self.with_world(|w| {
             let bound = w.by_player.iter().filter(|(_, id)| {
-                let started_since = |e: &Entry| e.session.phase.is_live();
-                others.contains(*id) && !w.sessions.get(*id).is_some_and(started_since)
+                // It may have become live since those were read.
+                let live = |e: &Entry| e.session.phase.is_live();
+                others.contains(*id) && !w.sessions.get(*id).is_some_and(live)
             });
             bound
                 .map(|((f, p), id)| (f.clone(), p.clone(), *id))

@@ -162,7 +162,7 @@ impl App {
             }
             return false;
         }
-        let session = self.ids.session(self.clock.as_ref());
+        let session = self.ids.session();
         let Some(tickets) = self.tickets().take(session, &found.tickets) else {
             return false;
         };
@@ -267,7 +267,7 @@ impl App {
                 }
                 Err(e) => last = e.into(),
             }
-            if self.pause_lobby(&mut pause).await {
+            if self.pause(&mut pause).await {
                 break;
             }
         }
@@ -357,7 +357,7 @@ impl App {
         let mut pause = LOBBY_PAUSE;
         while let Err(e) = self.lobby.settle(session).await {
             tracing::warn!(%session, error = %chain(&e), "a match could not be settled in the lobby; trying again");
-            if self.pause_lobby(&mut pause).await {
+            if self.pause(&mut pause).await {
                 return;
             }
         }
@@ -371,7 +371,7 @@ impl App {
         let mut pause = LOBBY_PAUSE;
         while let Err(e) = self.lobby.give_back(forming.session).await {
             tracing::warn!(session = %forming.session, error = %chain(&e), "tickets could not be given back to the lobby; trying again");
-            if self.pause_lobby(&mut pause).await {
+            if self.pause(&mut pause).await {
                 return;
             }
         }
@@ -483,7 +483,7 @@ impl App {
                     tracing::warn!(%session, error = %chain(&e), "whether a match was played cannot be known yet")
                 }
             }
-            if self.pause_lobby(&mut pause).await {
+            if self.pause(&mut pause).await {
                 return;
             }
         };
@@ -496,7 +496,7 @@ impl App {
         }
         pause = LOBBY_PAUSE;
         while self.lobby.give_back(session).await.is_err() {
-            if self.pause_lobby(&mut pause).await {
+            if self.pause(&mut pause).await {
                 return;
             }
         }

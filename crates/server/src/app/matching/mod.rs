@@ -44,10 +44,8 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 const FORM_PATIENCE: Duration = Duration::from_secs(5);
 /// A call to the lobby is made so often before whoever waits for it is told that it does not answer.
 const LOBBY_TRIES: u32 = 5;
-/// First pause between such calls; doubles up to [`LOBBY_PAUSE_MOST`].
+/// First pause between such calls; doubles ([`App::pause`]).
 const LOBBY_PAUSE: Duration = Duration::from_millis(20);
-/// Longest such pause: a lobby that is back is used again within this.
-const LOBBY_PAUSE_MOST: Duration = Duration::from_secs(2);
 
 /// A join, checked.
 pub(crate) struct JoinQueue {
@@ -160,7 +158,7 @@ impl App {
         }
         self.check_quota(call.key.as_deref())?;
         let ticket = Arc::new(Ticket {
-            id: self.ids.ticket(self.clock.as_ref()),
+            id: self.ids.ticket(),
             queue: call.queue.name.clone(),
             players: call.players,
             attributes: call.attributes,
@@ -208,7 +206,7 @@ impl App {
                 }
                 Err(e) => last = super::start::chain(&e),
             }
-            if self.pause_lobby(&mut pause).await {
+            if self.pause(&mut pause).await {
                 return;
             }
         }
@@ -333,7 +331,7 @@ impl App {
         self.tasks.spawn(async move {
             let mut pause = LOBBY_PAUSE;
             while app.forget_ticket(id).await.is_err() {
-                if app.pause_lobby(&mut pause).await {
+                if app.pause(&mut pause).await {
                     return;
                 }
             }
@@ -349,7 +347,7 @@ impl App {
                 Ok(()) => return Ok(()),
                 Err(e) => last = Some(e),
             }
-            if self.pause_lobby(&mut pause).await {
+            if self.pause(&mut pause).await {
                 break;
             }
         }
@@ -367,17 +365,6 @@ impl App {
             }
             Left::Forming(_) => Ok(()),
         }
-    }
-
-    /// Sleeps and doubles the pause. True when the server stops.
-    async fn pause_lobby(&self, pause: &mut Duration) -> bool {
-        tokio::select! {
-            biased;
-            () = tokio::time::sleep(*pause) => {}
-            () = self.stop.cancelled() => return true,
-        }
-        *pause = (*pause * 2).min(LOBBY_PAUSE_MOST);
-        false
     }
 
     /// The look at the queues that was begun last.
