@@ -5,8 +5,9 @@ BIN    := target/debug
 ARGS   ?=
 SEEDS  ?= 1000
 SEED   ?=
+TIMES  ?= 20
 
-.PHONY: help play build game-load-local test dst mutants fuzz bench lint fmt gen tidy check install clean-state
+.PHONY: help play build game-load-local test dst mutants kill-matrix fuzz bench lint fmt gen tidy check install clean-state
 
 help: ## This list
 	@echo "make TARGET, where TARGET is one of"
@@ -29,6 +30,11 @@ dst: ## Seeded worlds (SEEDS=1000 of them, or one: SEED=7; more in ARGS, see doc
 
 mutants: ## Injected bugs, and at which seed the simulation finds each (SEEDS worlds at most); written into docs/reliability.md
 	cd crates/dst && cargo run -q --features simulation -- --mutants --seeds $(SEEDS) --write ../../docs/reliability.md $(ARGS)
+
+kill-matrix: ## kill -9 of the real thing at each named point and at any moment, under load, TIMES=20 each; written into docs/reliability.md
+	cargo build -q -p spawnpoint-matrix -p spice -p arena-tcp
+	cargo build -q -p spawnpoint --features faults --bin spawnpoint-faults
+	cargo run -q -p spawnpoint-matrix -- --times $(TIMES) --write docs/reliability.md $(ARGS)
 
 fuzz: ## Look for inputs that break a parser, TIME=60 seconds each (TARGETS="frames ids", KEEP=1 adds what was learned)
 	cargo run -q -p xtask -- fuzz --time $(or $(TIME),60) $(if $(KEEP),--keep) $(TARGETS)

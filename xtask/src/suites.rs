@@ -82,6 +82,56 @@ const SUITES: &[Suite] = &[
         ],
     },
     Suite {
+        name: "kill-matrix",
+        needs: &[],
+        steps: &[
+            (
+                ".",
+                &[
+                    "cargo",
+                    "build",
+                    "-q",
+                    "-p",
+                    "spawnpoint-matrix",
+                    "-p",
+                    "spice",
+                    "-p",
+                    "arena-tcp",
+                ],
+            ),
+            (
+                ".",
+                &[
+                    "cargo",
+                    "build",
+                    "-q",
+                    "-p",
+                    "spawnpoint",
+                    "--features",
+                    "faults",
+                    "--bin",
+                    "spawnpoint-faults",
+                ],
+            ),
+            // Each row once; long enough standing still that culls are held, and no longer.
+            (
+                ".",
+                &[
+                    "cargo",
+                    "run",
+                    "-q",
+                    "-p",
+                    "spawnpoint-matrix",
+                    "--",
+                    "--times",
+                    "1",
+                    "--still",
+                    "8",
+                ],
+            ),
+        ],
+    },
+    Suite {
         name: "web",
         needs: &[(&["node"], "nodejs")],
         steps: &[("web", &["npm", "test", "--silent"])],

@@ -56,6 +56,7 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
         findings.extend(rules::only_the_command_line_prints(file));
         findings.extend(rules::no_path_of_one_machine(file));
         findings.extend(rules::links_resolve(file, &exists));
+        findings.extend(rules::nothing_that_ships_can_be_told_to_die(file));
         findings.extend(rules::architecture_names_what_exists(file, &exists));
     }
     for (package, banned) in rules::WALLS {

@@ -16,7 +16,7 @@ impl SystemClock {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            offset_ms: read_ms(ClockId::Realtime) - read_ms(ClockId::Monotonic),
+            offset_ms: wall_ms() - read_ms(ClockId::Monotonic),
             boot_id: read_boot_id(),
         }
     }
@@ -34,7 +34,7 @@ impl Clock for SystemClock {
     }
 
     fn wall(&self, moment: Moment) -> i64 {
-        let drift = read_ms(ClockId::Realtime) - self.now().0;
+        let drift = wall_ms() - self.now().0;
         moment.0.saturating_add(drift)
     }
 
@@ -45,6 +45,25 @@ impl Clock for SystemClock {
     fn monotonic(&self, moment: Moment) -> i64 {
         moment.0.saturating_sub(self.offset_ms)
     }
+}
+
+/// What the wall shows: in a product the machine's clock.
+#[cfg(not(feature = "faults"))]
+fn wall_ms() -> i64 {
+    read_ms(ClockId::Realtime)
+}
+
+/// The file with the seconds by which the wall clock of a build with the feature `faults` is wrong, read at each look: a clock that
+/// is set while everything runs, without touching the machine's.
+#[cfg(feature = "faults")]
+pub(crate) const OFFSET_FILE: &str = "SPAWNPOINT_FAULT_WALL_OFFSET";
+
+#[cfg(feature = "faults")]
+fn wall_ms() -> i64 {
+    let seconds = std::env::var_os(OFFSET_FILE)
+        .and_then(|path| std::fs::read_to_string(path).ok())
+        .and_then(|text| text.trim().parse::<i64>().ok());
+    read_ms(ClockId::Realtime) + seconds.unwrap_or(0) * 1_000
 }
 
 fn read_ms(id: ClockId) -> i64 {

@@ -8,6 +8,7 @@ pub mod chance;
 pub mod clock;
 pub mod conformance;
 mod contract;
+pub mod fault;
 pub mod flaky;
 #[cfg(feature = "fuzz")]
 pub use process::fuzz;

@@ -255,6 +255,7 @@ fn crashing_shim(step: &str, dir: &Path) -> ExitCode {
         "spawned" => Step::Spawned,
         "running" => Step::Running,
         "over" => Step::Over,
+        "noted" => Step::Noted,
         other => panic!("{other}"),
     };
     shim::run(dir, &mut |now| {

@@ -1,5 +1,7 @@
 //! Named places at which a process may die, for the simulation and the kill matrix: each lies between two effects that must not
-//! depend on each other's luck. Without the feature `simulation` a point is nothing at all.
+//! depend on each other's luck. With the feature `simulation` the task that passes a point dies, if the world says so; with `faults`
+//! the process does, if its environment says so ([`spawnpoint_runtime::fault`], which also has the points of the runtime). Without
+//! both, as in everything that ships, a point is nothing at all.
 
 /// Every point, in the order of a session's life. What has just been done is in the name.
 pub const POINTS: [&str; 18] = [
@@ -50,18 +52,14 @@ mod armed {
 }
 
 /// Passes a point. In a simulation whoever dies here, or was stopped before, never goes on.
-#[cfg(feature = "simulation")]
-pub(crate) async fn point(app: &crate::App, name: &'static str) {
-    debug_assert!(POINTS.contains(&name), "{name} is not listed");
-    if app.stop.is_cancelled() || armed::dies(name) {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Passes a point: nothing.
-#[cfg(not(feature = "simulation"))]
 #[inline(always)]
 #[allow(clippy::unused_async, reason = "awaited by its callers in every build")]
-pub(crate) async fn point(_: &crate::App, name: &'static str) {
+pub(crate) async fn point(_app: &crate::App, name: &'static str) {
     debug_assert!(POINTS.contains(&name), "{name} is not listed");
+    #[cfg(feature = "simulation")]
+    if _app.stop.is_cancelled() || armed::dies(name) {
+        std::future::pending::<()>().await;
+    }
+    #[cfg(feature = "faults")]
+    spawnpoint_runtime::fault::pass(name);
 }

@@ -179,6 +179,30 @@ pub(super) fn links_resolve(file: &File, exists: &dyn Fn(&str) -> bool) -> Vec<F
     findings
 }
 
+/// Features that arm fault points and injected bugs.
+const DEADLY: &[&str] = &["faults", "simulation"];
+
+/// Fault points and injected bugs are turned on by whoever builds for them, never by a manifest: no crate has them by default, and no
+/// dependency asks for them.
+pub(super) fn nothing_that_ships_can_be_told_to_die(file: &File) -> Vec<Finding> {
+    let manifest = file.path.ends_with("Cargo.toml");
+    let Some(text) = file.text.as_deref().filter(|_| manifest) else {
+        return Vec::new();
+    };
+    let deadly = |line: &str| {
+        let line = line.trim_start();
+        let asks = line.contains("features = [") && !line.starts_with("required-features");
+        !line.starts_with('#')
+            && (asks || line.starts_with("default ="))
+            && DEADLY.iter().any(|name| line.contains(name))
+    };
+    let lines = text.lines().enumerate();
+    lines
+        .filter(|(_, line)| deadly(line))
+        .map(|(i, _)| Finding::error(file, i + 1, "fault points are for test builds only"))
+        .collect()
+}
+
 /// `ARCHITECTURE.md` names only what is there: every path in backquotes that begins with a folder of the repository.
 pub(super) fn architecture_names_what_exists(
     file: &File,
@@ -267,6 +291,26 @@ mod tests {
 
     fn lines(findings: &[Finding]) -> Vec<usize> {
         findings.iter().map(|f| f.line).collect()
+    }
+
+    #[test]
+    fn fault_points_are_never_turned_on_by_a_manifest() {
+        let found = |text: &str| {
+            let file = File {
+                path: "crates/x/Cargo.toml".to_owned(),
+                text: Some(text.to_owned()),
+            };
+            nothing_that_ships_can_be_told_to_die(&file).len()
+        };
+        assert_eq!(found("default = [\"faults\"]"), 1);
+        assert_eq!(
+            found("a = { path = \"a\", features = [\"simulation\"] }"),
+            1
+        );
+        assert_eq!(
+            found("faults = [\"a/faults\"]\nrequired-features = [\"faults\"]"),
+            0
+        );
     }
 
     #[test]

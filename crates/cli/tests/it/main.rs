@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests of their own, where a panic is the finding
 
 mod audit;
+mod faults;
 mod life;
 mod line;
 mod load;

@@ -155,6 +155,11 @@ pub(crate) struct Up<'w> {
 
 impl<'w> Up<'w> {
     pub(crate) fn start(world: &'w World, words: &[&str]) -> Self {
+        Self::start_with(world, words, &[])
+    }
+
+    /// The same, with these variables besides.
+    pub(crate) fn start_with(world: &'w World, words: &[&str], variables: &[(&str, &str)]) -> Self {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -162,6 +167,7 @@ impl<'w> Up<'w> {
             .unwrap();
         let mut child = world
             .command(words)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

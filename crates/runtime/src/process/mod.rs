@@ -75,6 +75,15 @@ pub enum OwnerStep {
     ShimStarted,
 }
 
+impl OwnerStep {
+    pub(crate) const fn point(self) -> &'static str {
+        match self {
+            Self::Recorded => "launch.recorded",
+            Self::ShimStarted => "launch.started",
+        }
+    }
+}
+
 /// Called at each [`OwnerStep`].
 pub type Observer = Arc<dyn Fn(InstanceId, OwnerStep) + Send + Sync>;
 

@@ -19,6 +19,7 @@ use super::shared::{Shared, Slot, locked};
 use super::state_dir::RESULTS_FILE;
 use super::{OwnerStep, tree};
 use crate::contract::{Facts, Instance, Order, RuntimeError, Version};
+use crate::fault;
 
 impl Shared {
     pub(super) fn order(self: &Arc<Self>, order: Order) -> Result<Instance, RuntimeError> {
@@ -290,6 +291,7 @@ impl Shared {
         RunFile::open(&self.dir(entry.id))
             .and_then(|run| run.write(&note))
             .map_err(RuntimeError::Storage)?;
+        fault::pass("ready.noted");
         entry.ready = Some(note);
         Ok(())
     }
@@ -339,6 +341,7 @@ impl Shared {
                 }
                 _ => {}
             }
+            fault::pass("stop.noted");
             entry.version = note.version;
             entry.stop = Some(note);
             if entry.gated() {

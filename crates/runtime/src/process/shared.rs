@@ -19,6 +19,7 @@ use super::record::Record;
 use super::state_dir::StateDir;
 use super::{OpenError, OwnerStep, ProcessConfig, changes, tree};
 use crate::contract::{Change, Instance, RuntimeError};
+use crate::fault;
 
 /// What all tasks and calls of one open runtime share.
 pub(super) struct Shared {
@@ -144,6 +145,7 @@ impl Shared {
     }
 
     pub(super) fn observe(&self, id: InstanceId, step: OwnerStep) {
+        fault::pass(step.point());
         if let Some(observer) = &self.config.observer {
             observer(id, step);
         }

@@ -28,6 +28,7 @@ use super::state_dir::{RECORD_FILE, WORK_DIR};
 use super::sys::{Signals, confine};
 use super::tree;
 use crate::clock::SystemClock;
+use crate::fault;
 
 /// Exit code of a shim that found its attempt taken or over.
 pub(super) const TAKEN: u8 = 75;
@@ -57,12 +58,27 @@ pub enum Step {
     Running,
     /// The game is over and its tree is gone, nothing is written of it.
     Over,
+    /// How it ended is written.
+    Noted,
+}
+
+impl Step {
+    const fn point(self) -> &'static str {
+        match self {
+            Self::Locked => "shim.locked",
+            Self::Claimed => "shim.claimed",
+            Self::Spawned => "shim.spawned",
+            Self::Running => "shim.running",
+            Self::Over => "shim.over",
+            Self::Noted => "shim.noted",
+        }
+    }
 }
 
 /// Runs the instance in this directory. The whole life of a shim process.
 #[must_use]
 pub fn main(dir: &Path) -> ExitCode {
-    run(dir, &mut |_| {})
+    run(dir, &mut |step| fault::pass(step.point()))
 }
 
 /// As [`main`], calling `observe` at each step.
@@ -189,7 +205,7 @@ impl<'a> Shim<'a> {
         }
         observe(Step::Over);
         let oom = end.code != Some(0) && self.groups.oom_killed();
-        self.finish(&ExitNote {
+        let code = self.finish(&ExitNote {
             attempt: self.record.attempt,
             code: end.code,
             signal: end.signal,
@@ -197,7 +213,9 @@ impl<'a> Shim<'a> {
             never_ran: false,
             lost: false,
             at,
-        })
+        });
+        observe(Step::Noted);
+        code
     }
 
     fn never_ran(mut self) -> ExitCode {

@@ -27,6 +27,7 @@ use super::OpenError;
 use super::holdings::directories;
 use super::pages::RunFile;
 use super::record::{Record, Unreadable, parse};
+use crate::fault;
 
 pub(super) const RECORD_FILE: &str = "record.json";
 pub(super) const SESSION_FILE: &str = "session.json";
@@ -164,7 +165,9 @@ impl StateDir {
         let making = self.instances.join(format!(".new-{id}"));
         let made = self
             .fill(&making, record)
-            .and_then(|()| fs::rename(&making, self.path(id)));
+            .inspect(|()| fault::pass("state.filled"))
+            .and_then(|()| fs::rename(&making, self.path(id)))
+            .inspect(|()| fault::pass("state.placed"));
         if made.is_err() {
             let _ = fs::remove_dir_all(&making);
         }
@@ -200,6 +203,7 @@ impl StateDir {
             if let Some(content) = content {
                 write_over(&session_temp, content.as_bytes())?;
             }
+            fault::pass("state.drafted");
             fs::rename(&record_temp, dir.join(RECORD_FILE))
         })();
         if written.is_err() {
@@ -208,6 +212,7 @@ impl StateDir {
             return written;
         }
         if content.is_some() {
+            fault::pass("state.renamed");
             // From here on the claim stands; what is left is repaired at the next open from the record.
             fs::rename(&session_temp, dir.join(SESSION_FILE))?;
         }
@@ -236,6 +241,7 @@ impl StateDir {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(e),
         }
+        fault::pass("state.leaving");
         if let Err(e) = fs::remove_dir_all(&going) {
             // A leftover process of the game may still write there; the next open sweeps it.
             tracing::warn!(instance = %id, error = %e, "an instance's directory could not be removed yet");

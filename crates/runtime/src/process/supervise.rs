@@ -215,14 +215,18 @@ impl Shared {
             .shim_command
             .split_first()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no shim command"))?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .arg(self.dir(entry.id))
             .env_clear()
             .envs(base_env(
                 entry.record.template.inherit_env,
                 std::env::vars_os(),
-            ))
+            ));
+        #[cfg(feature = "faults")]
+        command.envs(crate::fault::passed_on());
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
