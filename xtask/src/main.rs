@@ -1,9 +1,11 @@
 //! Work on the repository itself: `gen` writes the generated documents (and `gen --check` compares them), `tidy` checks house
-//! rules that clippy cannot see, `test` runs every suite, `fuzz` looks for inputs that break a parser. The Makefile calls both; nothing here ships.
+//! rules that clippy cannot see, `test` runs every suite, `requirements` holds a document to what ran, `fuzz` looks for inputs that break a parser.
+//! The Makefile calls them; nothing here ships.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a tool of the terminal
 
 mod fuzz;
 mod generate;
+mod requirements;
 mod suites;
 mod tidy;
 
@@ -19,6 +21,7 @@ usage: cargo run -p xtask -- <task>
   gen --check   fail when a committed file differs from what would be written
   tidy          check the house rules that clippy does not
   test [SUITE]  every suite (or those named), and at the end which ran, which did not and why
+  requirements  hold docs/requirements.md to what the last runs of the suites showed
   fuzz          look for inputs that break a parser's promise; `make fuzz` says how
 ";
 
@@ -31,6 +34,11 @@ fn main() -> Result<ExitCode> {
         ["gen", "--check"] => generate::check(&root),
         ["tidy"] => tidy::run(&root),
         ["test", only @ ..] => suites::run(&root, only),
+        ["requirements"] => Ok(if requirements::run(&root)? {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }),
         ["fuzz", arguments @ ..] => fuzz::run(&root, arguments),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

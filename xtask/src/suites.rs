@@ -3,11 +3,19 @@
 //! What a suite needs is installed through the ordinary package clients where that can be done without asking (root, or in CI);
 //! otherwise the exact command is named. In CI (`CI=true`) nothing may be left out.
 
+//! What ran is kept (`ran`), so that `docs/requirements.md` can be held to it.
+
+pub(crate) mod ran;
+mod tee;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
+
+use self::ran::{Ran, Runner};
 
 /// What became of a suite.
 enum Outcome {
@@ -20,8 +28,34 @@ struct Suite {
     name: &'static str,
     /// Programs it needs, each with the Debian package that has it.
     needs: &'static [(&'static [&'static str], &'static str)],
-    /// Commands, in order, each with its directory.
-    steps: &'static [(&'static str, &'static [&'static str])],
+    /// In order.
+    steps: &'static [Step],
+}
+
+struct Step {
+    /// The directory to run it in, from the root.
+    dir: &'static str,
+    command: &'static [&'static str],
+    /// Who tells what ran; `None` when the step runs no named tests.
+    runner: Option<Runner>,
+}
+
+/// A step that runs no tests by name: it succeeds or not.
+const fn plain(dir: &'static str, command: &'static [&'static str]) -> Step {
+    Step {
+        dir,
+        command,
+        runner: None,
+    }
+}
+
+/// A step whose runner tells which tests ran.
+const fn tests(dir: &'static str, runner: Runner, command: &'static [&'static str]) -> Step {
+    Step {
+        dir,
+        command,
+        runner: Some(runner),
+    }
 }
 
 const CHROMIUM: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
@@ -30,25 +64,29 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "rust",
         needs: &[],
-        steps: &[(".", &["cargo", "test", "--workspace", "--no-fail-fast"])],
+        steps: &[tests(
+            ".",
+            Runner::Cargo,
+            &["cargo", "test", "--workspace", "--no-fail-fast"],
+        )],
     },
     Suite {
         name: "dst",
         needs: &[],
         steps: &[
-            (
+            tests(
                 "crates/dst",
+                Runner::Cargo,
                 &[
                     "cargo",
                     "test",
-                    "-q",
                     "-p",
                     "spawnpoint-dst",
                     "--features",
                     "simulation",
                 ],
             ),
-            (
+            plain(
                 "crates/dst",
                 &[
                     "cargo",
@@ -63,7 +101,7 @@ const SUITES: &[Suite] = &[
                     "1000",
                 ],
             ),
-            (
+            plain(
                 "crates/dst",
                 &[
                     "cargo",
@@ -85,7 +123,7 @@ const SUITES: &[Suite] = &[
         name: "kill-matrix",
         needs: &[],
         steps: &[
-            (
+            plain(
                 ".",
                 &[
                     "cargo",
@@ -99,7 +137,7 @@ const SUITES: &[Suite] = &[
                     "arena-tcp",
                 ],
             ),
-            (
+            plain(
                 ".",
                 &[
                     "cargo",
@@ -114,7 +152,7 @@ const SUITES: &[Suite] = &[
                 ],
             ),
             // Each row once; long enough standing still that culls are held, and no longer.
-            (
+            plain(
                 ".",
                 &[
                     "cargo",
@@ -134,19 +172,25 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "web",
         needs: &[(&["node"], "nodejs")],
-        steps: &[("web", &["npm", "test", "--silent"])],
+        steps: &[tests(
+            "web",
+            Runner::Node("web"),
+            &["npm", "test", "--silent"],
+        )],
     },
     Suite {
         name: "examples",
         needs: &[(&["python3"], "python3"), (&["go"], "golang-go")],
         steps: &[
-            (".", &["cargo", "build", "-p", "spawnpoint"]),
-            (
+            plain(".", &["cargo", "build", "-p", "spawnpoint"]),
+            tests(
                 ".",
+                Runner::Unittest("examples"),
                 &[
                     "python3",
                     "-m",
                     "unittest",
+                    "-v",
                     "examples/test_examples.py",
                     "examples/test_notebook.py",
                 ],
@@ -161,7 +205,7 @@ const SUITES: &[Suite] = &[
             (CHROMIUM, "chromium"),
         ],
         steps: &[
-            (
+            plain(
                 ".",
                 &[
                     "cargo",
@@ -174,11 +218,16 @@ const SUITES: &[Suite] = &[
                     "arena-tcp",
                 ],
             ),
-            ("e2e", &["npm", "ci", "--no-audit", "--no-fund"]),
-            ("e2e", &["npm", "test", "--silent"]),
+            plain("e2e", &["npm", "ci", "--no-audit", "--no-fund"]),
+            tests("e2e", Runner::Node("browser"), &["npm", "test", "--silent"]),
         ],
     },
 ];
+
+/// The suites by name.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    SUITES.iter().map(|s| s.name)
+}
 
 /// Runs the named suites, or all.
 pub(crate) fn run(root: &Path, only: &[&str]) -> Result<ExitCode> {
@@ -219,7 +268,10 @@ pub(crate) fn run(root: &Path, only: &[&str]) -> Result<ExitCode> {
             }
         }
     }
-    if !only.is_empty() {
+    if only.is_empty() {
+        println!("\n== requirements ==");
+        bad |= !crate::requirements::run(root)?;
+    } else {
         println!("  (only what was asked for)");
     }
     Ok(if bad {
@@ -245,29 +297,75 @@ fn one(root: &Path, suite: &Suite) -> Outcome {
             ));
         }
     }
-    for (dir, command) in suite.steps {
-        let Some((program, arguments)) = command.split_first() else {
-            continue;
-        };
-        let status = Command::new(program)
-            .args(arguments)
-            .current_dir(root.join(dir))
-            .env("SPAWNPOINT_BIN", built(root))
-            .status();
-        match status {
-            Ok(s) if s.success() => {}
-            Ok(s) => return Outcome::Failed(format!("`{}`: {s}", command.join(" "))),
-            Err(e) => return Outcome::Failed(format!("`{}`: {e}", command.join(" "))),
-        }
+    match steps(root, suite) {
+        Ok(()) => Outcome::Passed,
+        Err(e) => Outcome::Failed(format!("{e:#}")),
     }
-    Outcome::Passed
 }
 
-/// Where cargo puts the command that the browser tests drive.
-fn built(root: &Path) -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    target.join("debug/spawnpoint")
+/// All steps of a suite. What ran is recorded only when all of it passed: half a run shows nothing.
+fn steps(root: &Path, suite: &Suite) -> Result<()> {
+    ran::forget(&target(root), suite.name)?;
+    let mut found = Vec::new();
+    for step in suite.steps {
+        match step.runner {
+            Some(runner) => found.extend(told(root, step, runner)?),
+            None => whole(command(root, step)?.status(), step)?,
+        }
+    }
+    ran::record(&target(root), suite.name, &found)
+}
+
+/// Runs a step of tests and reads what its runner tells.
+fn told(root: &Path, step: &Step, runner: Runner) -> Result<Vec<Ran>> {
+    let crates = if matches!(runner, Runner::Cargo) {
+        test_binaries(root, step)?
+    } else {
+        BTreeMap::new()
+    };
+    let (status, output) = tee::run(&mut command(root, step)?, &mut std::io::stdout())
+        .with_context(|| format!("`{}`", step.command.join(" ")))?;
+    whole(Ok(status), step)?;
+    let ran = ran::read(runner, &output, &crates);
+    if ran.is_empty() {
+        bail!("`{}` told of no test", step.command.join(" "));
+    }
+    Ok(ran)
+}
+
+/// Builds the tests of a step without running them; only so does cargo tell whose each binary is.
+fn test_binaries(root: &Path, step: &Step) -> Result<BTreeMap<String, String>> {
+    let built = command(root, step)?
+        .args(["--no-run", "--message-format=json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output();
+    let built = built.with_context(|| format!("`{}`", step.command.join(" ")))?;
+    whole(Ok(built.status), step)?;
+    Ok(ran::crates(&String::from_utf8_lossy(&built.stdout)))
+}
+
+fn command(root: &Path, step: &Step) -> Result<Command> {
+    let (program, arguments) = step.command.split_first().context("an empty step")?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(root.join(step.dir))
+        .env("SPAWNPOINT_BIN", target(root).join("debug/spawnpoint"));
+    Ok(command)
+}
+
+fn whole(status: std::io::Result<std::process::ExitStatus>, step: &Step) -> Result<()> {
+    let name = || format!("`{}`", step.command.join(" "));
+    let status = status.with_context(name)?;
+    if !status.success() {
+        bail!("{}: {status}", name());
+    }
+    Ok(())
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 
 fn present(programs: &[&str]) -> bool {

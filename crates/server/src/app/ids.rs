@@ -109,6 +109,19 @@ mod tests {
     }
 
     #[test]
+    fn a_hundred_thousand_ids_are_all_different() {
+        let clock = Arc::new(At(1_767_225_600_000.into()));
+        let one = Ids::new(Arc::clone(&clock) as Arc<dyn Clock>, os_random());
+        let other = Ids::new(clock as Arc<dyn Clock>, os_random());
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..50_000 {
+            seen.insert(one.session().to_string());
+            seen.insert(other.session().to_string());
+        }
+        assert_eq!(seen.len(), 100_000, "by two servers in one millisecond");
+    }
+
+    #[test]
     fn ids_grow_whatever_the_wall_clock_does() {
         let clock = Arc::new(At(1_767_225_600_000.into()));
         let ids = Ids::new(Arc::clone(&clock) as Arc<dyn Clock>, os_random());

@@ -359,6 +359,11 @@ impl Up {
         reply.body
     }
 
+    /// The same for a player whose name was just made.
+    pub(crate) async fn play_owned(&self, player: String) -> Value {
+        self.play(&player).await
+    }
+
     /// Joins a queue; the answer whatever it is.
     pub(crate) async fn join(&self, body: Value) -> Answer {
         self.post("/api/match/join", body).await

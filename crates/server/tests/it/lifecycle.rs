@@ -210,15 +210,17 @@ async fn unlimited_and_asked_maxima() {
         .await
         .is(201);
     up.gateway.connected(&id(&s), "a", 1, true).await;
+    let path = format!("/api/sessions/{}", id(&s));
+    let before = up.get(&path).await.is(200);
     for _ in 0..400 {
         tokio::time::sleep(60 * SECOND).await;
         up.gateway.connected(&id(&s), "a", 1, true).await;
     }
-    assert_eq!(
-        up.get(&format!("/api/sessions/{}", id(&s))).await.is(200)["phase"],
-        "running",
-        "400 minutes on"
-    );
+    let after = up.get(&path).await.is(200);
+    assert_eq!(after["phase"], "running", "400 minutes on");
+    for same in ["instance", "generation", "wsUrl"] {
+        assert_eq!(after[same], before[same], "{same}");
+    }
     let b = up
         .post(
             "/api/new-game?wait=9",

@@ -10,6 +10,7 @@
 mod audit;
 mod away;
 mod contract;
+mod crowds;
 mod faults;
 mod harness;
 mod joining;

@@ -132,6 +132,33 @@ async fn what_ended_meanwhile_gets_one_record_with_the_true_exit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_overdue_at_a_restart_ends_within_a_second_for_its_own_reason() {
+    let w = World::new(SimulatedConfig::default());
+    let c = config(vec![with_policy(fleet("arena"), |p| {
+        p.max = Some(100 * SECOND);
+        p.max_limit = Some(100 * SECOND);
+    })]);
+    let up = w.up(c.clone()).await;
+    let s = up.play("p").await;
+    up.gateway.connected(&id(&s), "p", 1, true).await;
+    up.kill();
+    tokio::time::sleep(200 * SECOND).await;
+    assert_eq!(w.runtime.list().await.unwrap().len(), 1, "nobody ended it");
+    let up = w.up(c).await;
+    let start = tokio::time::Instant::now();
+    let path = format!("/api/sessions/{}", id(&s));
+    while up.get(&path).await.is(200)["end"].is_null() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(start.elapsed() <= SECOND, "{:?}", start.elapsed());
+    }
+    let record = up.record(&id(&s), 20 * SECOND).await;
+    assert_eq!(
+        (&record["reason"], &record["ended_by"]),
+        (&"max_duration".into(), &"system".into())
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_while_nobody_watched_is_healed() {
     let w = World::new(SimulatedConfig::default());
     let c = config(vec![fleet("arena")]);

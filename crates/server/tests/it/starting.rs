@@ -584,6 +584,78 @@ async fn hosts_and_origins_are_checked_even_in_development() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn listed_origins_may_call_and_no_others() {
+    let mut c = config(vec![fleet("arena")]);
+    c.server.allowed_origins = vec!["https://www.example.com".into()];
+    c.server.keys = vec![key("shop")];
+    let world = World::new(booting(20));
+    let up = world.up(c).await;
+    let call = |method: &str, origin: &str| {
+        let body = json!({"playerId": "p"}).to_string();
+        let r = Request::builder()
+            .method(method)
+            .uri("/api/new-game")
+            .header("host", "localhost:8080")
+            .header("origin", origin)
+            .header("authorization", format!("Bearer {}", secret("shop")))
+            .body(Body::from(body))
+            .unwrap();
+        up.send(On::Public, r)
+    };
+    for origin in [
+        "https://www.example.com.evil.com",
+        "http://www.example.com",
+        "https://example.com",
+        "http://localhost:5173",
+        "null",
+    ] {
+        call("POST", origin).await.code(403, "origin_not_allowed");
+        assert_ne!(call("OPTIONS", origin).await.status, 204, "{origin}");
+    }
+    assert!(world.runtime.list().await.unwrap().is_empty());
+    for origin in ["https://www.example.com", "http://localhost:8080"] {
+        let preflight = call("OPTIONS", origin).await;
+        assert_eq!(preflight.status, 204);
+        let answer = call("POST", origin).await;
+        assert_eq!(answer.headers["access-control-allow-origin"], origin);
+        assert!(matches!(answer.status, 200 | 201), "{}", answer.text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_are_json_whatever_they_are_called() {
+    let world = World::new(booting(20));
+    let up = world.up(config(vec![fleet("arena")])).await;
+    // As axios, fetch, curl -d, sendBeacon and careless clients send it.
+    let kinds = [
+        Some("application/json"),
+        Some("application/json; charset=utf-8"),
+        Some("application/x-www-form-urlencoded"),
+        Some("text/plain;charset=UTF-8"),
+        None,
+    ];
+    for (n, kind) in kinds.into_iter().enumerate() {
+        let send = |path: String, body: serde_json::Value| {
+            let mut r = Request::post(path)
+                .header("host", "localhost:8080")
+                .header("origin", "http://localhost:8080")
+                .header("accept", "application/json, text/plain, */*");
+            if let Some(kind) = kind {
+                r = r.header("content-type", kind);
+            }
+            up.send(On::Public, r.body(Body::from(body.to_string())).unwrap())
+        };
+        let body = json!({"playerId": format!("user{n}")});
+        let answer = send("/api/new-game".into(), body).await;
+        assert_eq!(answer.headers["content-type"], "application/json");
+        let reply = answer.is(201);
+        let beat = format!("/api/sessions/{}/heartbeat", id(&reply));
+        let body = json!({"status": "inactive", "token": reply["token"]});
+        send(beat, body).await.is(200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quota_of_one_key_is_not_anothers() {
     let mut c = config(vec![fleet("arena")]);
     c.server.keys = vec![key("a"), key("b")];

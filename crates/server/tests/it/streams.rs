@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
-use spawnpoint_runtime::simulated::SimulatedConfig;
+use spawnpoint_runtime::simulated::{SimulatedConfig, Span};
 
 use crate::harness::{Answer, On, Up, World, config, fleet, id};
 
@@ -88,6 +88,53 @@ async fn a_whole_life_in_order_and_resumed_from_any_place() {
             unknown[0]["phase"].as_str()
         ),
         (Some(false), Some("ended"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_is_told_from_the_call_to_the_first_player() {
+    let w = World::new(SimulatedConfig {
+        boot: Span::Fixed(Duration::from_millis(500)),
+        ..SimulatedConfig::default()
+    });
+    let mut f = fleet("arena");
+    f.max_instances = Some(1);
+    let up = w.up(config(vec![f])).await;
+    let before = up.play("before").await;
+    let s = up
+        .post("/api/new-game", json!({"playerId": "p"}))
+        .await
+        .is(201);
+    assert_eq!(s["phase"], "queued");
+    let session = id(&s);
+    let running = |e: &[Value]| e.iter().any(|e| e["phase"] == "running");
+    let (all, ()) = tokio::join!(
+        up.follow("player_id=p", None, Duration::from_secs(60), running),
+        async {
+            let path = format!("/api/sessions/{}", id(&before));
+            up.call("DELETE", &path, None, None).await.is(200);
+            up.play("p").await;
+            up.gateway.connected(&session, "p", 1, true).await;
+        }
+    );
+    // Where it stands may be told more than once while the place is made.
+    let mut told = kinds(&all);
+    told.dedup();
+    assert_eq!(
+        told,
+        [
+            "hello",
+            "phase:starting",
+            "phase:ready",
+            "player_joined",
+            "phase:running"
+        ],
+        "{all:#?}"
+    );
+    assert_eq!(all[0]["phase"], "queued");
+    assert!(
+        all.iter().all(|e| e["session_id"] == session.as_str()),
+        "{all:#?}"
     );
 }
 
