@@ -135,8 +135,9 @@ fn is_local_name(name: &str) -> bool {
             .is_some_and(|tail| tail.eq_ignore_ascii_case(".localhost"))
 }
 
-/// The address that a host name is, if it is one.
+/// The address that a host name is, if it is one; with the final dot of a whole name too.
 fn address(name: &str) -> Option<IpAddr> {
+    let name = name.strip_suffix('.').unwrap_or(name);
     name.strip_prefix('[')
         .and_then(|n| n.strip_suffix(']'))
         .unwrap_or(name)
@@ -214,6 +215,7 @@ mod tests {
             "x.games.example.com".to_owned(),
             format!("{ID}.evil.com"),
             format!("{ID}.127.0.0.1:8080"),
+            format!("{ID}.127.0.0.1."),
             format!("{ID}.[::1]:8080"),
             format!("{ID}."),
             ID.to_owned(),
