@@ -1,6 +1,6 @@
 //! What happened, one line an event: virtual time, who, what. The same for a seed to the byte.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 /// Most lines of one world: a world that says more than this is turning in circles.
 const MOST_LINES: usize = 200_000;
+
+/// Lines that are kept of a world that goes on for hours.
+const LAST_LINES: usize = 20_000;
 
 /// The lines so far.
 #[derive(Debug, Default)]
@@ -17,19 +20,35 @@ pub(crate) struct History {
 
 #[derive(Debug, Default)]
 struct Inner {
-    lines: Vec<String>,
+    lines: VecDeque<String>,
+    /// Of too many lines the last are kept, not the first.
+    last: bool,
     names: HashMap<Uuid, String>,
     counts: HashMap<char, u32>,
 }
 
 impl History {
+    /// One that keeps its last lines.
+    pub(crate) fn of_the_last() -> Self {
+        let history = Self::default();
+        history
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .last = true;
+        history
+    }
+
     /// One more line.
     pub(crate) fn say(&self, ms: i64, who: &str, what: &str) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.last && inner.lines.len() >= LAST_LINES {
+            inner.lines.pop_front();
+        }
         if inner.lines.len() < MOST_LINES {
             let mut line = String::with_capacity(what.len() + 32);
             let _ = write!(line, "{:>9.3} {who:<10} {what}", seconds(ms));
-            inner.lines.push(line);
+            inner.lines.push_back(line);
         }
     }
 
@@ -50,7 +69,15 @@ impl History {
     #[must_use]
     pub(crate) fn take(&self) -> Vec<String> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut inner.lines)
+        std::mem::take(&mut inner.lines).into()
+    }
+
+    /// These will not be spoken of again.
+    pub(crate) fn forget(&self, ids: &[Uuid]) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            inner.names.remove(id);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 mod audit;
 pub mod chance;
 mod client;
+pub mod day;
 mod doors;
 mod history;
 mod ledger;

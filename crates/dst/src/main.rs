@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use spawnpoint_dst::day::{Sample, run_hours};
 use spawnpoint_dst::{Cut, Outcome, Trouble, mutants, run_seed, shrink};
 
 /// Seeded worlds: the whole product in virtual time, with everything going wrong, watched by checkers.
@@ -34,6 +35,12 @@ pub(crate) struct Args {
     /// Troubles and new games for so many seconds at most.
     #[arg(long)]
     seconds: Option<u64>,
+    /// One world that goes on for so many hours (seed 1, or --seed), and what its memory does.
+    #[arg(long, value_name = "HOURS")]
+    day: Option<u64>,
+    /// With --day: write what was seen into this file, a JSON line every five minutes of the day.
+    #[arg(long)]
+    samples: Option<std::path::PathBuf>,
     /// Inject each bug in turn and show at which seed it is found.
     #[arg(long)]
     mutants: bool,
@@ -53,7 +60,9 @@ pub(crate) struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let done = if args.mutants {
+    let done = if let Some(hours) = args.day {
+        day(hours, &args)
+    } else if args.mutants {
         mutants::all(
             args.seeds,
             args.threads,
@@ -175,6 +184,65 @@ fn worlds(args: &Args) -> std::io::Result<ExitCode> {
         say(&line);
     }
     Ok(show(&smaller, &cut))
+}
+
+/// A long world: how its memory goes on is shown, and what was found.
+fn day(hours: u64, args: &Args) -> std::io::Result<ExitCode> {
+    let seed = args.seed.unwrap_or(1);
+    let (tell, samples) = std::sync::mpsc::channel();
+    let bar = ProgressBar::new(hours * 3_600);
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:40} {percent} % of the day, {eta} left {msg}")
+    {
+        bar.set_style(style);
+    }
+    let mut out = args
+        .samples
+        .as_ref()
+        .map(std::fs::File::create)
+        .transpose()?;
+    let mut seen: Vec<Sample> = Vec::new();
+    let outcome = std::thread::scope(|s| {
+        let world = s.spawn(|| run_hours(seed, hours, tell));
+        for sample in samples {
+            bar.set_position(sample.at.as_secs());
+            bar.set_message(format!("{} sessions", sample.sessions));
+            if let Some(out) = &mut out {
+                writeln!(out, "{}", line(&sample))?;
+            }
+            seen.push(sample);
+        }
+        world
+            .join()
+            .unwrap_or_else(|_| Err(std::io::Error::other("the world panicked")))
+    })?;
+    bar.finish_and_clear();
+    // The first hour fills what has a size.
+    let memory = |of: &[Sample]| of.iter().map(|s| s.resident >> 20).max().unwrap_or(0);
+    let (first, rest) = seen.split_at(seen.len().min(24));
+    say(&format!(
+        "{hours} h of virtual time; memory at most {} MiB in the first two hours and {} MiB in the last two",
+        memory(first),
+        memory(&rest[rest.len().saturating_sub(24)..]),
+    ));
+    if outcome.finding.is_some() {
+        for line in shrink::short_history(&outcome) {
+            say(&line);
+        }
+        show(&outcome, &Cut::default());
+        say(&format!(
+            "replay: make dst ARGS=\"--day {hours} --seed {seed}\""
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(show(&outcome, &Cut::default()))
+}
+
+fn line(s: &Sample) -> serde_json::Value {
+    serde_json::json!({
+        "minutes": s.at.as_secs() / 60, "live": s.live, "instances": s.instances, "sessions": s.sessions,
+        "runs": s.runs, "checks": s.checks, "resident_bytes": s.resident,
+    })
 }
 
 fn show(outcome: &Outcome, cut: &Cut) -> ExitCode {

@@ -115,7 +115,8 @@ async fn happen(world: Arc<World>, spell: Spell) {
             }
         }
         Trouble::Wall => {
-            let by = i64::try_from(chance.between(1, 7_200_000)).unwrap_or(1);
+            let most = if world.plan.day { 300_000 } else { 7_200_000 };
+            let by = i64::try_from(chance.between(1, most)).unwrap_or(1);
             let by = if chance.permille(500) { by } else { -by };
             world.say("nature", &format!("the wall clock jumps by {by} ms"));
             world.clock.jump_wall(by);
@@ -274,8 +275,9 @@ pub(crate) async fn games_speak(world: Arc<World>) {
     let mut mute = std::collections::BTreeSet::new();
     loop {
         sleep(Duration::from_millis(700)).await;
-        let waiting: Vec<Instance> = world
-            .instances()
+        let there = world.instances();
+        mute.retain(|id| there.iter().any(|i| i.id == *id));
+        let waiting: Vec<Instance> = there
             .into_iter()
             .filter(|i| i.state == State::Starting && sdk(i))
             .collect();
@@ -329,4 +331,28 @@ pub(crate) fn left_over(world: &World) -> Vec<Instance> {
         .now_or_never()
         .and_then(Result::ok)
         .unwrap_or_default()
+}
+
+/// A ticket has one fate: what carried it and came to a record is one session.
+pub(crate) fn check_tickets(world: &World) {
+    let doubled: Option<String> = {
+        let truth = world.truth();
+        truth.by_ticket.iter().find_map(|(ticket, sessions)| {
+            let recorded: Vec<String> = sessions
+                .iter()
+                .filter(|s| truth.games.get(s).is_some_and(|g| g.recorded.is_some()))
+                .map(|s| world.s(*s))
+                .collect();
+            (recorded.len() > 1).then(|| {
+                format!(
+                    "{} was matched to {}",
+                    world.t(*ticket),
+                    recorded.join(" and ")
+                )
+            })
+        })
+    };
+    if let Some(what) = doubled {
+        world.fail("a ticket has one fate", &what);
+    }
 }

@@ -181,6 +181,8 @@ pub struct Plan {
     pub crowd: Option<(Crowd, Duration)>,
     /// Calls take up to this long.
     pub latency: Duration,
+    /// It goes on for hours: what is over is forgotten, and the wall clock jumps by less than what is remembered.
+    pub day: bool,
 }
 
 /// What is left out of a plan.
@@ -287,8 +289,31 @@ impl Plan {
             spells: spells(&mut Chance::part(seed, "spells"), horizon),
             crowd: None,
             latency: c.millis(0, 120),
+            day: false,
         }
         .crowded(c.permille(60), c.draw())
+    }
+
+    /// So many hours of a seed's world, with its troubles drawn anew for every quarter of an hour.
+    #[must_use]
+    pub fn day(seed: u64, hours: u64) -> Self {
+        let mut plan = Self::of(seed);
+        let quarter = Duration::from_secs(900);
+        plan.horizon = Duration::from_secs(hours * 3_600);
+        plan.crowd = None;
+        plan.players = plan.players.max(8);
+        plan.day = true;
+        let spells = |n: u64| {
+            let begins = quarter * u32::try_from(n).unwrap_or(u32::MAX);
+            let mut c = Chance::part(seed, &format!("quarter {n}"));
+            let later = move |s: Spell| Spell {
+                at: s.at + begins,
+                ..s
+            };
+            spells(&mut c, quarter).into_iter().map(later)
+        };
+        plan.spells = (0..hours * 4).flat_map(spells).collect();
+        plan
     }
 
     fn crowded(self, is: bool, draw: u64) -> Self {

@@ -45,6 +45,14 @@ pub(crate) struct Board {
     tokens: Vec<(SessionId, String)>,
 }
 
+impl Board {
+    /// Nobody plays these any more.
+    pub(crate) fn forget(&mut self, over: &[SessionId]) {
+        self.invites.retain(|(s, _)| !over.contains(s));
+        self.tokens.retain(|(s, _)| !over.contains(s));
+    }
+}
+
 impl Player {
     pub(crate) fn new(world: &Arc<World>, number: usize) -> Option<Self> {
         let name = format!("p{number}");

@@ -1,6 +1,7 @@
 //! One world from beginning to end: troubles until the horizon, then calm, and everything must drain.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::audit;
 use crate::chance::Chance;
 use crate::client::{Ask, On, send, straight};
+use crate::day::{Sample, forgetter, sampler};
 use crate::nature;
 use crate::plan::{Cut, Plan};
 use crate::players::{Player, operator};
@@ -54,6 +56,11 @@ pub struct Outcome {
 /// # Errors
 /// When no runtime can be had.
 pub fn run(plan: Plan) -> std::io::Result<Outcome> {
+    run_with(plan, None)
+}
+
+/// The same, telling how it stands meanwhile.
+pub(crate) fn run_with(plan: Plan, samples: Option<Sender<Sample>>) -> std::io::Result<Outcome> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true);
     // Who is woken first of several that wait for one thing. Elsewhere it is tokio's to choose; see `.cargo/config.toml` beside this crate.
@@ -62,7 +69,7 @@ pub fn run(plan: Plan) -> std::io::Result<Outcome> {
         &plan.seed.to_le_bytes(),
     ));
     let runtime = builder.build()?;
-    let outcome = runtime.block_on(Box::pin(whole(plan)));
+    let outcome = runtime.block_on(Box::pin(whole(plan, samples)));
     spawnpoint_server::fault::arm(None);
     // What hangs in a dead run hangs for ever.
     runtime.shutdown_background();
@@ -77,7 +84,7 @@ pub fn run_seed(seed: u64, cut: &Cut) -> std::io::Result<Outcome> {
     run(Plan::of(seed).cut(cut))
 }
 
-async fn whole(plan: Plan) -> Outcome {
+async fn whole(plan: Plan, samples: Option<Sender<Sample>>) -> Outcome {
     let world = World::new(plan);
     let hook = Arc::downgrade(&world);
     spawnpoint_server::fault::arm(Some(Arc::new(move |point| {
@@ -85,6 +92,9 @@ async fn whole(plan: Plan) -> Outcome {
     })));
     let everything = async {
         begin(&world);
+        if let Some(samples) = samples {
+            world.tasks.spawn(sampler(Arc::clone(&world), samples));
+        }
         sleep(world.plan.horizon).await;
         world.closing.cancel();
         nature::calm(&world);
@@ -101,7 +111,8 @@ async fn whole(plan: Plan) -> Outcome {
     let (sessions, runs) = {
         let truth = world.truth();
         let acked = truth.games.values().filter(|g| g.acked.is_some()).count();
-        (acked, world.runs())
+        let forgotten = world.forgotten.load(std::sync::atomic::Ordering::Relaxed);
+        (acked + forgotten, world.runs())
     };
     Outcome {
         seed: world.plan.seed,
@@ -126,6 +137,9 @@ fn begin(world: &Arc<World>) {
     spawn(Box::pin(operator(Arc::clone(world))));
     spawn(Box::pin(watch(Arc::clone(world))));
     spawn(Box::pin(audit::auditor(Arc::clone(world))));
+    if world.plan.day {
+        spawn(Box::pin(forgetter(Arc::clone(world))));
+    }
     for n in 0..world.plan.players {
         if let Some(player) = Player::new(world, n) {
             spawn(Box::pin(player.live()));
@@ -310,24 +324,5 @@ fn check_end(world: &World) {
             );
         }
     }
-    let doubled: Option<String> = {
-        let truth = world.truth();
-        truth.by_ticket.iter().find_map(|(ticket, sessions)| {
-            let recorded: Vec<String> = sessions
-                .iter()
-                .filter(|s| truth.games.get(s).is_some_and(|g| g.recorded.is_some()))
-                .map(|s| world.s(*s))
-                .collect();
-            (recorded.len() > 1).then(|| {
-                format!(
-                    "{} was matched to {}",
-                    world.t(*ticket),
-                    recorded.join(" and ")
-                )
-            })
-        })
-    };
-    if let Some(what) = doubled {
-        world.fail("a ticket has one fate", &what);
-    }
+    nature::check_tickets(world);
 }

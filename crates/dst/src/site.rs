@@ -118,8 +118,12 @@ fn queue(f: &FleetPlan) -> Option<QueueConfig> {
 }
 
 fn config(plan: &Plan) -> Config {
+    let mut server = ServerConfig::in_memory("simulated");
+    if plan.day {
+        server.retention = crate::day::RETENTION;
+    }
     Config {
-        server: ServerConfig::in_memory("simulated"),
+        server,
         queues: plan.fleets.iter().filter_map(queue).map(Arc::new).collect(),
         fleets: plan.fleets.iter().filter_map(fleet).map(Arc::new).collect(),
     }

@@ -1,7 +1,7 @@
 //! The world: what survives every death of the server, what is going wrong right now, and the history.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spawnpoint_core::{Clock, InstanceId, Moment, SessionId, TicketId};
@@ -68,6 +68,8 @@ pub(crate) struct World {
     board: Mutex<Board>,
     held_by: Mutex<Option<String>>,
     pub(crate) checks: AtomicU64,
+    /// Sessions that are over and of no interest any more.
+    pub(crate) forgotten: AtomicUsize,
     /// How often the mass-end brake held culls, and how often a late tick did, in the run of the server that they held most often.
     pub(crate) braked: AtomicU64,
     pub(crate) late: AtomicU64,
@@ -95,7 +97,11 @@ impl World {
         let runtime = SimulatedRuntime::new(Arc::clone(&clock) as Arc<dyn Clock>, config);
         let began = clock.now();
         Arc::new(Self {
-            history: History::default(),
+            history: if plan.day {
+                History::of_the_last()
+            } else {
+                History::default()
+            },
             runtime,
             records: MemoryRecords::new(),
             lobby: MemoryLobby::new(),
@@ -119,6 +125,7 @@ impl World {
             board: Mutex::default(),
             held_by: Mutex::new(None),
             checks: AtomicU64::new(0),
+            forgotten: AtomicUsize::new(0),
             braked: AtomicU64::new(0),
             late: AtomicU64::new(0),
             clock,

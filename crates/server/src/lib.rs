@@ -161,7 +161,7 @@ impl Server {
     /// Stops at once, as a `kill -9` would: nothing is ended, recorded or waited for. For tests of what a restart finds.
     pub fn abandon(&self) {
         self.app.stop.cancel();
-        self.app.tasks.close();
+        self.app.tasks.abandon();
     }
 
     /// Whether an earlier run's sessions have been taken over.

@@ -1,6 +1,7 @@
 //! The simulation itself: a seed is a world, to the byte.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use spawnpoint_dst::day::{Sample, run_hours};
 use spawnpoint_dst::{Crowd, Cut, Outcome, Plan, Trouble, run, run_seed};
 
 #[test]
@@ -108,4 +109,18 @@ fn the_brake_lets_go_of_a_crowd_that_has_left() {
         worlds.iter().any(|o| o.late > 0),
         "no late tick in any of them"
     );
+}
+
+#[test]
+fn an_hour_in_one_world_is_forgotten_as_it_goes() {
+    let (tell, samples) = std::sync::mpsc::channel();
+    let outcome = run_hours(1, 1, tell).unwrap();
+    assert_eq!(outcome.finding, None);
+    let samples: Vec<Sample> = samples.iter().collect();
+    let last = samples.last().unwrap();
+    assert!(samples.len() >= 12 && last.runs > 1, "{last:?}");
+    assert!(outcome.sessions > 300, "{}", outcome.sessions);
+    // What is live is of this minute, whatever has been.
+    let most = samples.iter().map(|s| s.live).max().unwrap();
+    assert!(most < 50, "{most} live at once");
 }

@@ -15,6 +15,7 @@ mod observe;
 mod place;
 mod revive;
 mod start;
+mod tasks;
 mod tcp;
 mod views;
 pub(crate) mod world;
@@ -36,7 +37,6 @@ use spawnpoint_wire::tcp::TcpPorts;
 use spawnpoint_wire::token::{Keyring, SigningKey};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 pub(crate) use calls::{Beat, check_results, unknown_session};
@@ -163,7 +163,7 @@ pub struct App {
     pub(crate) lobby_loaded: AtomicBool,
     /// Something ended; drains wait on it.
     pub(crate) ended: Notify,
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: tasks::Tasks,
     pub(crate) stop: CancellationToken,
     pub(crate) counters: Counters,
     /// The runtime's list was read and every session it holds is live here.
@@ -212,7 +212,7 @@ impl App {
             looks_done: watch::Sender::new(0),
             lobby_loaded: AtomicBool::new(false),
             ended: Notify::new(),
-            tasks: TaskTracker::new(),
+            tasks: tasks::Tasks::default(),
             stop: CancellationToken::new(),
             counters: Counters::default(),
             revived: AtomicBool::new(false),
