@@ -7,7 +7,7 @@ SEEDS  ?= 1000
 SEED   ?=
 TIMES  ?= 20
 
-.PHONY: help play build game-load-local test dst mutants kill-matrix fuzz bench lint fmt gen tidy check install clean-state
+.PHONY: help play build game-load-local test dst mutants kill-matrix fuzz soak bench lint fmt gen tidy check install clean-state
 
 help: ## This list
 	@echo "make TARGET, where TARGET is one of"
@@ -60,6 +60,11 @@ tidy: ## House rules that clippy cannot see
 
 check: lint tidy ## What CI checks besides the tests
 	cargo run -q -p xtask -- gen --check
+
+soak: ## Twenty minutes of real churn and a day of virtual time: what grows, and what is left over (MINUTES=20 HOURS=24)
+	cargo build --release -p spawnpoint -p spice -p spawnpoint-bench
+	target/release/spawnpoint-bench soak --minutes $(or $(MINUTES),20) $(ARGS)
+	cd crates/dst && cargo run -q --features simulation -- --day $(or $(HOURS),24)
 
 install: ## Put the command and the bundled games into PREFIX/bin (default ~/.local)
 	cargo build --release -p spawnpoint -p spice -p arena-tcp

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use crate::floor::Bare;
-use crate::platform::{Binaries, FleetSpec, Up, new_game, text};
+use crate::platform::{Binaries, FleetSpec, UNTIL_ENDED, Up, new_game, text};
 use crate::plot::{Words, distributions};
 use crate::report::{Picture, Section, Verdict, ms, ratio};
 use crate::stats::{Order, Samples};
@@ -71,11 +71,13 @@ pub(crate) fn run(binaries: &Binaries, rounds: usize, progress: &ProgressBar) ->
             name: "cold",
             warm: 0,
             max_instances: None,
+            rules: UNTIL_ENDED,
         },
         FleetSpec {
             name: "warm",
             warm: WARM,
             max_instances: None,
+            rules: UNTIL_ENDED,
         },
     ];
     let up = Up::start(binaries, &fleets)?;

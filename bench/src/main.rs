@@ -6,6 +6,7 @@
 mod audit;
 mod claims;
 mod clone;
+mod culls;
 mod floor;
 mod gateway;
 mod latency;
@@ -16,7 +17,9 @@ mod plot;
 mod proc;
 mod rate;
 mod report;
+mod restart;
 mod sharing;
+mod soak;
 mod stats;
 mod stopwatch;
 mod wire;
@@ -63,7 +66,7 @@ enum Format {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Copy, Debug, PartialEq, Subcommand)]
 enum What {
     /// Everything but the clone, which takes minutes and the network.
     All {
@@ -87,6 +90,15 @@ enum What {
     Matching,
     /// An audit of 10,000 live sessions and 1,000,000 records, and the claims made meanwhile.
     Audit,
+    /// How late culls are: simulated and real sessions, also over a restart.
+    Culls,
+    /// What is noticed of a `kill -9` of the server and its start after it.
+    Restart,
+    /// Real churn for a long time: what grows, and what is left over. Not among `all`.
+    Soak {
+        #[arg(long, default_value_t = 20.0)]
+        minutes: f64,
+    },
     /// `git clone` to two players in one game, with empty caches.
     Clone,
     /// One process of a measurement.
@@ -125,6 +137,8 @@ fn main() -> Result<()> {
                 What::Sharing,
                 What::Matching,
                 What::Audit,
+                What::Culls,
+                What::Restart,
             ];
             all.extend(clone.then_some(What::Clone));
             all
@@ -196,6 +210,19 @@ fn measure(what: What, quick: bool) -> Result<Section> {
         ),
         What::Matching => ("matching", matching::run(quick, &bar("matching"))),
         What::Audit => ("audit", audit::run(audit::Size::of(quick), &bar("audit"))),
+        What::Culls => (
+            "culls",
+            culls::run(&Binaries::find()?, culls::Size::of(quick), &bar("culls")),
+        ),
+        What::Restart => (
+            "restart",
+            restart::run(
+                &Binaries::find()?,
+                restart::Size::of(quick),
+                &bar("restart"),
+            ),
+        ),
+        What::Soak { minutes } => ("soak", soak::run(&Binaries::find()?, minutes, &bar("soak"))),
         What::Clone => ("clone", clone::run(&bar("clone"))),
         What::All { .. } | What::Part { .. } | What::ClaimLoop { .. } => {
             anyhow::bail!("not one measurement")

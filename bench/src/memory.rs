@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use crate::platform::{Binaries, FleetSpec, Up, new_game, text};
+use crate::platform::{Binaries, FleetSpec, UNTIL_ENDED, Up, new_game, text};
 use crate::proc::{Memory, children, memory};
 use crate::report::{Section, bytes};
 use crate::wire::{Http, Player};
@@ -17,6 +17,7 @@ pub(crate) fn run(binaries: &Binaries, sessions: usize, progress: &ProgressBar) 
             name: "cold",
             warm: 0,
             max_instances: None,
+            rules: UNTIL_ENDED,
         }],
     )?;
     let (mut public, mut admin) = (Http::connect(up.public)?, Http::connect(up.admin)?);

@@ -68,7 +68,12 @@ pub(crate) struct FleetSpec {
     pub(crate) name: &'static str,
     pub(crate) warm: u32,
     pub(crate) max_instances: Option<u32>,
+    /// Its times and whatever else it is set to, as TOML.
+    pub(crate) rules: &'static str,
 }
+
+/// Nothing but an end call ends a session while it is measured.
+pub(crate) const UNTIL_ENDED: &str = "idle_timeout = \"none\"\nmax_duration = \"none\"\njoin_timeout = \"none\"\nreconnect_grace = \"1h\"\n";
 
 /// A running `spawnpoint up`. Dropping it ends it and its games.
 pub(crate) struct Up {
@@ -83,59 +88,32 @@ impl Up {
         let dir = TempDir::with_prefix("spawnpoint-bench-")?;
         let config = dir.path().join("spawnpoint.toml");
         fs::write(&config, configuration(&binaries.spice, fleets))?;
-        let log = File::create(dir.path().join("log"))?;
-        let mut command = Command::new(&binaries.spawnpoint);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SPAWNPOINT_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .args([
-                "--output",
-                "json",
-                "up",
-                "--port",
-                "0",
-                "--admin-port",
-                "0",
-                "--sdk-port",
-                "0",
-                "--config",
-            ])
-            .arg(&config)
-            .arg("--state-dir")
-            .arg(dir.path().join("state"))
-            .current_dir(dir.path())
-            .env("SPAWNPOINT_LOG", "warn")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("starting {}", binaries.spawnpoint.display()))?;
-        let mut line = String::new();
-        if let Some(out) = child.stdout.take() {
-            BufReader::new(out).read_line(&mut line)?;
-        }
-        let ready: Value = serde_json::from_str(&line).unwrap_or_default();
-        let address = |key: &str| {
-            ready[key][0]
-                .as_str()
-                .and_then(|a| a.parse::<SocketAddr>().ok())
-        };
-        let (Some(public), Some(admin)) = (address("public"), address("admin")) else {
-            let _ = child.kill();
-            let _ = child.wait();
-            let log = fs::read_to_string(dir.path().join("log")).unwrap_or_default();
-            bail!("`spawnpoint up` did not become ready; it said: {line}{log}");
-        };
+        let (child, public, admin) = serve(binaries, dir.path(), [0; 2])?;
         Ok(Self {
             child,
             public,
             admin,
             dir,
         })
+    }
+
+    /// Dies as by `kill -9`; its games do not.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts again over what it left, at the same addresses.
+    pub(crate) fn again(&mut self, binaries: &Binaries) -> Result<()> {
+        let ports = [self.public.port(), self.admin.port()];
+        (self.child, self.public, self.admin) = serve(binaries, self.dir.path(), ports)?;
+        Ok(())
+    }
+
+    /// Where it keeps what outlives it.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -219,7 +197,57 @@ impl Drop for Up {
     }
 }
 
-/// Nothing but an end call ends a session while it is measured.
+/// Starts the server over this directory; returns when it is ready.
+fn serve(
+    binaries: &Binaries,
+    dir: &Path,
+    [public, admin]: [u16; 2],
+) -> Result<(Child, SocketAddr, SocketAddr)> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))?;
+    let mut command = Command::new(&binaries.spawnpoint);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SPAWNPOINT_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(["--output", "json", "up", "--sdk-port", "0"])
+        .args(["--port", &public.to_string()])
+        .args(["--admin-port", &admin.to_string()])
+        .arg("--config")
+        .arg(dir.join("spawnpoint.toml"))
+        .arg("--state-dir")
+        .arg(dir.join("state"))
+        .current_dir(dir)
+        .env("SPAWNPOINT_LOG", "warn")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("starting {}", binaries.spawnpoint.display()))?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out).read_line(&mut line)?;
+    }
+    let ready: Value = serde_json::from_str(&line).unwrap_or_default();
+    let address = |key: &str| {
+        ready[key][0]
+            .as_str()
+            .and_then(|a| a.parse::<SocketAddr>().ok())
+    };
+    if let (Some(public), Some(admin)) = (address("public"), address("admin")) {
+        return Ok((child, public, admin));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+    bail!("`spawnpoint up` did not become ready; it said: {line}{log}");
+}
+
 fn configuration(spice: &Path, fleets: &[FleetSpec]) -> String {
     let mut text = format!("[server]\ninstance_ports = \"{PORTS}\"\n");
     for f in fleets {
@@ -231,7 +259,7 @@ fn configuration(spice: &Path, fleets: &[FleetSpec]) -> String {
         if let Some(most) = f.max_instances {
             text.push_str(&format!("max_instances = {most}\n"));
         }
-        text.push_str("idle_timeout = \"none\"\nmax_duration = \"none\"\njoin_timeout = \"none\"\nreconnect_grace = \"1h\"\n");
+        text.push_str(f.rules);
     }
     text
 }
@@ -259,16 +287,19 @@ mod tests {
                 name: "cold",
                 warm: 0,
                 max_instances: None,
+                rules: UNTIL_ENDED,
             },
             FleetSpec {
                 name: "warm",
                 warm: 4,
                 max_instances: Some(9),
+                rules: "max_duration = \"20s\"\n",
             },
         ];
         let text = configuration(Path::new("/a \"b\"/spice"), &fleets);
         assert!(text.contains(r#"command = ["/a \"b\"/spice"]"#), "{text}");
         assert_eq!(text.matches("[[fleet]]").count(), 2);
         assert_eq!(text.matches("max_instances = 9").count(), 1);
+        assert!(text.ends_with("max_duration = \"20s\"\n"), "{text}");
     }
 }

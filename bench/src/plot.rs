@@ -8,11 +8,12 @@ const SIZE: (u32, u32) = (880, 440);
 /// The tail beyond this quantile would squeeze the rest; it is in the table.
 const SHOWN: f64 = 0.995;
 /// Told apart in grey print too.
-const COLOURS: [RGBColor; 4] = [
+const COLOURS: [RGBColor; 5] = [
     RGBColor(0xb4, 0x46, 0x2a),
     RGBColor(0xe0, 0xa0, 0x30),
     RGBColor(0x1f, 0x5f, 0x8b),
     RGBColor(0x6f, 0xb1, 0xd6),
+    RGBColor(0x55, 0x6b, 0x2f),
 ];
 
 /// What stands around a picture.
@@ -47,7 +48,36 @@ pub(crate) fn distributions(words: Words<'_>, curves: &[(String, Vec<f64>)]) -> 
             (name.clone(), points.collect())
         })
         .collect();
-    draw(words, (from..to).log_scale(), 0.0..100.0, &series, false)
+    let style = Style {
+        dots: false,
+        legend: SeriesLabelPosition::LowerRight,
+        x_tick: decade_tick,
+    };
+    draw(words, (from..to).log_scale(), 0.0..100.0, &series, style)
+}
+
+/// An SVG of how figures go on over time, from nothing.
+pub(crate) fn over_time(words: Words<'_>, series: &[Series]) -> Result<String> {
+    let most = |of: fn(&(f64, f64)) -> f64| {
+        let all = series.iter().flat_map(|(_, points)| points).map(of);
+        all.fold(0.0, f64::max)
+    };
+    let style = Style {
+        dots: false,
+        legend: SeriesLabelPosition::LowerRight,
+        x_tick: tick,
+    };
+    let (x, y) = (0.0..most(|p| p.0), 0.0..most(|p| p.1) * 1.1);
+    draw(words, x, y, series, style)
+}
+
+/// What differs between the kinds of pictures.
+#[derive(Clone)]
+struct Style {
+    /// Measured points are marked.
+    dots: bool,
+    legend: SeriesLabelPosition,
+    x_tick: fn(f64) -> String,
 }
 
 /// How the upright axis goes.
@@ -68,12 +98,17 @@ pub(crate) fn lines(words: Words<'_>, upright: Upright, series: &[Series]) -> Re
     };
     let ((left, right), (low, high)) = (range(|p| p.0), range(|p| p.1));
     let x = (left * 0.8..right * 1.6).log_scale();
+    let style = Style {
+        dots: true,
+        legend: SeriesLabelPosition::UpperLeft,
+        x_tick: decade_tick,
+    };
     // Above: room for the legend.
     match upright {
-        Upright::Even => draw(words, x, 0.0..high * 1.3, series, true),
+        Upright::Even => draw(words, x, 0.0..high * 1.3, series, style),
         Upright::Logarithmic => {
             let y = (low * 0.8..high * 1.6).log_scale();
-            draw(words, x, y, series, true)
+            draw(words, x, y, series, style)
         }
     }
 }
@@ -83,14 +118,14 @@ fn draw<X, Y>(
     x: impl AsRangedCoord<CoordDescType = X, Value = f64>,
     y: impl AsRangedCoord<CoordDescType = Y, Value = f64>,
     series: &[Series],
-    dots: bool,
+    style: Style,
 ) -> Result<String>
 where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
     let mut svg = String::new();
-    draw_into(&mut svg, words, x, y, series, dots).map_err(|e| anyhow!("drawing: {e}"))?;
+    draw_into(&mut svg, words, x, y, series, style).map_err(|e| anyhow!("drawing: {e}"))?;
     Ok(svg)
 }
 
@@ -100,7 +135,7 @@ fn draw_into<X, Y>(
     x: impl AsRangedCoord<CoordDescType = X, Value = f64>,
     y: impl AsRangedCoord<CoordDescType = Y, Value = f64>,
     series: &[Series],
-    dots: bool,
+    style: Style,
 ) -> Result<(), Box<dyn std::error::Error>>
 where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
@@ -120,7 +155,7 @@ where
         .y_labels(12)
         .x_desc(words.x)
         .y_desc(words.y)
-        .x_label_formatter(&|x| decade_tick(*x))
+        .x_label_formatter(&|x| (style.x_tick)(*x))
         .y_label_formatter(&|y| tick(*y))
         .label_style(("sans-serif", 13))
         .light_line_style(WHITE)
@@ -135,18 +170,13 @@ where
             .legend(move |(x, y)| {
                 PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(3))
             });
-        if dots {
+        if style.dots {
             chart.draw_series(points.iter().map(|p| Circle::new(*p, 4, colour.filled())))?;
         }
     }
-    let corner = if dots {
-        SeriesLabelPosition::UpperLeft
-    } else {
-        SeriesLabelPosition::LowerRight
-    };
     chart
         .configure_series_labels()
-        .position(corner)
+        .position(style.legend)
         .background_style(WHITE)
         .border_style(RGBColor(0xcc, 0xcc, 0xcc))
         .label_font(("sans-serif", 14))
@@ -202,6 +232,16 @@ mod tests {
         for upright in [Upright::Even, Upright::Logarithmic] {
             let svg = lines(WORDS, upright, &series).unwrap();
             assert_eq!(svg.matches("<circle").count(), 4);
+        }
+    }
+
+    #[test]
+    fn time_begins_at_nothing() {
+        let series = [("a".to_owned(), vec![(0.5, 1.0), (20.0, 1.02)])];
+        let svg = over_time(WORDS, &series).unwrap();
+        assert!(svg.contains("<polyline") && !svg.contains("<circle"));
+        for tick in [">0<", ">10<", ">20<"] {
+            assert!(svg.replace([' ', '\n'], "").contains(tick), "{svg}");
         }
     }
 

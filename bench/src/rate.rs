@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::floor::Bare;
-use crate::platform::{Binaries, FleetSpec, Up, new_game, text};
+use crate::platform::{Binaries, FleetSpec, UNTIL_ENDED, Up, new_game, text};
 use crate::proc::{Cpu, cpu};
 use crate::report::{Section, ms};
 use crate::stats::Samples;
@@ -64,11 +64,13 @@ pub(crate) fn run(binaries: &Binaries, size: Size, progress: &ProgressBar) -> Re
             name: "cold",
             warm: 0,
             max_instances: None,
+            rules: UNTIL_ENDED,
         },
         FleetSpec {
             name: "warm",
             warm: pool,
             max_instances: Some(pool),
+            rules: UNTIL_ENDED,
         },
     ];
     let mut runs: Vec<(Kind, &str, usize, Vec<Run>)> = KINDS

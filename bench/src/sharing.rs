@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::platform::{Binaries, FleetSpec, Up, text};
+use crate::platform::{Binaries, FleetSpec, UNTIL_ENDED, Up, text};
 use crate::plot::{Upright, Words, lines};
 use crate::proc::{children, memory, threads_cpu};
 use crate::report::{Picture, Section, ms, ratio};
@@ -90,6 +90,7 @@ pub(crate) fn run(binaries: &Binaries, size: Size, progress: &ProgressBar) -> Re
             name: FLEET,
             warm: 0,
             max_instances: None,
+            rules: UNTIL_ENDED,
         }],
     )?;
     let mut bench = Bench {

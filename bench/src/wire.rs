@@ -16,6 +16,9 @@ const MAX_HEAD: usize = 16 * 1024;
 /// The handshake's nonce; any sixteen bytes will do for a server.
 const NONCE: &str = "c3Bhd25wb2ludCBiZW5jaA==";
 
+/// What a client's frames are masked with; any four bytes will do for a server.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
 /// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -143,16 +146,35 @@ impl Player {
     pub(crate) fn next_text(&mut self) -> Result<String> {
         loop {
             if let Some((opcode, payload, length)) = frame(&self.pending) {
-                let text = String::from_utf8_lossy(payload).into_owned();
+                let (text, closed) = (
+                    String::from_utf8_lossy(payload).into_owned(),
+                    close(payload),
+                );
                 self.pending.drain(..length);
                 match opcode {
                     1 => return Ok(text),
-                    8 => bail!("the game closed the connection"),
+                    8 => bail!("the connection was closed: {closed}"),
                     _ => continue,
                 }
             }
             fill(&mut self.stream, &mut self.pending)?;
         }
+    }
+
+    /// Sends a short text message.
+    pub(crate) fn say(&mut self, text: &str) -> Result<()> {
+        let length = u8::try_from(text.len())?;
+        ensure!(length < 126, "too long for a short frame: {text}");
+        let mut bytes = vec![0x81, 0x80 | length];
+        bytes.extend(MASK);
+        bytes.extend(text.bytes().zip(MASK.iter().cycle()).map(|(b, m)| b ^ m));
+        Ok(self.stream.write_all(&bytes)?)
+    }
+
+    /// Takes what comes until the connection ends; when that was.
+    pub(crate) fn closed(&mut self) -> Mark {
+        while self.next_text().is_ok() {}
+        Mark::now()
     }
 }
 
@@ -169,6 +191,18 @@ fn frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     };
     let end = head + usize::try_from(length).ok()?;
     Some((opcode, bytes.get(head..end)?, end))
+}
+
+/// What a close frame says.
+fn close(payload: &[u8]) -> String {
+    match payload {
+        [a, b, reason @ ..] => format!(
+            "{} {}",
+            u16::from_be_bytes([*a, *b]),
+            String::from_utf8_lossy(reason)
+        ),
+        _ => "without a code".to_owned(),
+    }
 }
 
 /// The path and query of a URL of an answer.
@@ -243,6 +277,8 @@ mod tests {
         );
         assert_eq!(frame(&long[..200]), None);
         assert_eq!(frame(&[]), None);
+        assert_eq!(close(b"\x03\xf4replaced"), "1012 replaced");
+        assert_eq!(close(&[]), "without a code");
     }
 
     #[test]
