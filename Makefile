@@ -1,7 +1,7 @@
 # The one front door. Everything here calls cargo, npm or xtask; works with GNU make 3.81.
 
 PREFIX ?= $(HOME)/.local
-BIN    := target/debug
+BIN    := $(or $(CARGO_TARGET_DIR),target)/debug
 ARGS   ?=
 SEEDS  ?= 1000
 SEED   ?=
@@ -19,8 +19,8 @@ play: ## Build what a game needs and start it: a page to play on is printed
 build: ## The command and the bundled games
 	cargo build -p spawnpoint -p spice -p arena-tcp
 
-game-load-local: ## Simulated players against a running `spawnpoint up` (CLIENTS, TARGET_URL, MATCH_DURATION, SPAWN_RATE)
-	cargo run -q -p spawnpoint -- load $(ARGS)
+game-load-local: build ## Simulated players against a running `spawnpoint up` (CLIENTS, TARGET_URL, MATCH_DURATION, SPAWN_RATE)
+	$(BIN)/spawnpoint load $(ARGS)
 
 test: ## Every suite; at the end which ran, which did not and why (SUITE=rust for one)
 	cargo run -q -p xtask -- test $(SUITE)

@@ -54,9 +54,9 @@ class Process:
 class Client:
     """A WebSocket client that can also misbehave."""
 
-    def __init__(self, port, headers=(), first=b""):
+    def __init__(self, port, headers=(), first=b"", path="/", host="x"):
         self.tcp = socket.create_connection(("127.0.0.1", port), PATIENCE)
-        lines = ["GET / HTTP/1.1", "Host: x", "Connection: keep-alive, Upgrade", "Upgrade: websocket",
+        lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Connection: keep-alive, Upgrade", "Upgrade: websocket",
                  "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {KEY}", *headers, "", ""]
         self.tcp.sendall("\r\n".join(lines).encode() + first)
         self.head = b""

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { isAlive, processesWith } from './processes.js';
 import { until } from './until.js';
 
-const repository = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
+export const repository = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 // Below the ports that systems give to outgoing connections, so that a restart finds its own free.
 const PORTS = { first: 10_000, count: 9_000 };
 const LOG_KEPT = 200_000; // characters
@@ -23,6 +23,11 @@ function binary() {
   return builds.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
 }
 
+/** A bundled game, for commands that a shell starts: it does not look beside the command as `spawnpoint up` does. */
+export function bundled(name) {
+  return join(dirname(binary()), name);
+}
+
 function isFree(port) {
   return new Promise((done) => {
     const server = createServer();
@@ -31,7 +36,7 @@ function isFree(port) {
   });
 }
 
-async function freePorts(count) {
+export async function freePorts(count) {
   const ports = new Set();
   while (ports.size < count) {
     const port = PORTS.first + Math.floor(Math.random() * PORTS.count);

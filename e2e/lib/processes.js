@@ -39,3 +39,18 @@ export function processesWith(text) {
 export function isAlive(pid) {
   return executable(pid) !== '';
 }
+
+/** A process and everything below it. */
+export function family(root) {
+  const children = new Map();
+  for (const entry of readdirSync('/proc')) {
+    if (!Number(entry)) continue;
+    // pid (name) state parent …, and a name may hold anything but is followed by the last bracket
+    const [stat = ''] = read(entry, 'stat');
+    const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+    children.set(parent, [...(children.get(parent) ?? []), Number(entry)]);
+  }
+  const found = [root];
+  for (const pid of found) found.push(...(children.get(pid) ?? []));
+  return found;
+}

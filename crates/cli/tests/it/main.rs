@@ -3,6 +3,7 @@
 
 mod audit;
 mod faults;
+mod kinds;
 mod life;
 mod line;
 mod load;

@@ -235,7 +235,7 @@ fn a_crashed_match_is_over_and_not_begun_anew() {
 }
 
 /// Whose listening socket this is, by the kernel's tables.
-fn pid_listening_at(address: &str) -> i32 {
+pub(crate) fn pid_listening_at(address: &str) -> i32 {
     let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
     let wanted = format!(":{port:04X}");
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();

@@ -291,6 +291,51 @@ async fn refusals_are_problems_and_never_tell_whether_a_session_exists() {
 }
 
 #[tokio::test]
+async fn ten_thousand_guesses_learn_nothing() {
+    const GUESSES: u64 = 10_000;
+    let world = World::start().await;
+    let game = EchoGame::start().await;
+    // One guess in twenty-five is right.
+    for n in (0..GUESSES).filter(|n| matches!(n % 50, 0 | 5)) {
+        world.link.set(ready(session(n), game.at));
+    }
+    world.link.settled().await;
+    let own = session(GUESSES);
+    world.route(ready(own, game.at)).await;
+    let token = world.token("a", own);
+    let mut heard = std::collections::BTreeSet::new();
+    for n in 0..GUESSES {
+        let id = session(n);
+        // Some of them by somebody who plays here, elsewhere.
+        let path = if n % 10 == 5 {
+            format!("/session/{id}?token={token}")
+        } else {
+            format!("/session/{id}")
+        };
+        let answer = ask(world.at, &upgrade(world.at, &path, "")).await;
+        let head: Vec<_> = answer
+            .head
+            .lines()
+            .filter(|l| !l.starts_with("date"))
+            .collect();
+        heard.insert((answer.status, head.join("\n"), answer.body));
+    }
+    let statuses: Vec<u16> = heard.iter().map(|(status, ..)| *status).collect();
+    assert_eq!(
+        statuses,
+        [401, 403],
+        "each sort of guess is answered alike: {heard:#?}"
+    );
+    assert_eq!(game.seen().len(), 0);
+    assert_eq!(
+        world.link.asked(),
+        0,
+        "the server is not troubled with guesses"
+    );
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn other_paths_go_to_the_fallback_with_the_peer() {
     let world = World::start().await;
     for path in [

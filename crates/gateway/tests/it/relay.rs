@@ -160,3 +160,22 @@ async fn a_client_that_leaves_behind_bytes_its_game_does_not_take_is_noticed() {
     drop(leg);
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_tunnel_that_is_quiet_for_half_an_hour_is_still_there() {
+    let world = World::start().await;
+    let (game, id) = (EchoGame::start().await, session(1));
+    world.route(ready(id, game.at)).await;
+    let mut client = world.join(id, "a").await;
+    client.echo("before").await;
+    // Half an hour in which all that changes are routes of others.
+    for n in 0..50 {
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(36)).await;
+        tokio::time::resume();
+        world.route(ready(session(100 + n), game.at)).await;
+    }
+    client.echo("after").await;
+    assert_eq!(world.gateway.metrics().handshakes["ok"], 1, "the same one");
+    world.stop().await;
+}

@@ -56,6 +56,11 @@ async fn a_thousand_starts_at_once_are_a_thousand_games() {
         let seen = texts(replies.iter().map(|r| &r[distinct]));
         assert_eq!(seen.len(), PLAYERS, "{distinct}");
     }
+    let beginnings: HashSet<&str> = replies
+        .iter()
+        .map(|r| &r["session_id"].as_str().unwrap()[..8])
+        .collect();
+    assert!(beginnings.len() <= 2, "although their ids begin alike");
     let live = sessions(&up).await;
     assert_eq!(live.len(), PLAYERS);
     let instances = texts(live.iter().map(|s| &s["instance"]["id"]));

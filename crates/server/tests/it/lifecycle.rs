@@ -425,6 +425,64 @@ async fn wait_phase(up: &Up, path: &str, generation: u64, phase: &str) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_template_is_for_new_games_and_ends_no_old_one() {
+    const GAMES: usize = 100;
+    let version = |version: &str| {
+        let mut f = fleet("arena");
+        f.warm = 3;
+        f.template.env = [("VERSION".to_owned(), version.to_owned())].into();
+        config(vec![f])
+    };
+    let w = World::new(SimulatedConfig::default());
+    let up = w.up(version("1")).await;
+    // What an instance was started from.
+    let template = async |view: &Value| {
+        let instance = view["instance"]["id"].as_str().unwrap().parse().unwrap();
+        w.runtime.get(instance).await.unwrap().template
+    };
+    let mut old = Vec::new();
+    for n in 0..GAMES {
+        let player = format!("p{n}");
+        let s = id(&up.play(&player).await);
+        up.gateway.connected(&s, &player, 1, true).await;
+        let view = up.get(&format!("/api/sessions/{s}")).await.is(200);
+        let started_from = template(&view).await;
+        old.push((player, view, started_from));
+    }
+    up.server.reload(version("2"));
+    // Also at once, before the warm ones of old could be replaced.
+    for n in 0..20 {
+        let s = id(&up.play(&format!("new{n}")).await);
+        let view = up.get(&format!("/api/sessions/{s}")).await.is(200);
+        assert_ne!(template(&view).await, old[0].2, "the {n}th new game");
+    }
+    for (player, before, started_from) in &old {
+        assert_eq!(*started_from, old[0].2);
+        let path = format!("/api/sessions/{}", id(before));
+        up.gateway.connected(&id(before), player, 1, true).await;
+        let view = up.get(&path).await.is(200);
+        assert_eq!(
+            (&view["instance"], &view["generation"], &view["phase"]),
+            (
+                &before["instance"],
+                &before["generation"],
+                &json!("running")
+            )
+        );
+    }
+    // Warm ones of old go, and those of now come, up to the number asked for.
+    for _ in 0..1_000 {
+        let f = up.get("/api/fleets/arena").await.is(200);
+        let all = w.runtime.list().await.unwrap();
+        if f["warm"] == 3 && f["starting"] == 0 && all.len() == GAMES + 20 + 3 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the warm ones were never replaced");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_ends_it_where_the_policy_says_so() {
     let w = World::new(SimulatedConfig::default());
     let up = w
