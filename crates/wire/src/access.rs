@@ -41,7 +41,6 @@ impl Access {
 
     fn answers_to(&self, host: &str) -> bool {
         let name = host_name(host);
-        let name = name.strip_suffix('.').unwrap_or(name);
         if is_local_name(name) || address(name).is_some() {
             return true;
         }
@@ -103,8 +102,14 @@ fn own_host(host: &str) -> Option<(SessionId, &str)> {
     (!rest.is_empty() && address(host_name(rest)).is_none()).then_some((session, rest))
 }
 
-/// `host`, `host:port`, `[v6]`, `[v6]:port` without the port.
+/// The name or address alone: without the port, and without the final dot of a whole name.
 fn host_name(authority: &str) -> &str {
+    let name = without_port(authority);
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// `host`, `host:port`, `[v6]`, `[v6]:port` without the port.
+fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
             if name.contains(':') && !name.ends_with(']') {
@@ -119,7 +124,7 @@ fn host_name(authority: &str) -> &str {
 
 /// The authority with the scheme's own port, if it names none.
 fn with_port(authority: &str, scheme: &str) -> String {
-    if host_name(authority).len() < authority.len() {
+    if without_port(authority).len() < authority.len() {
         return authority.to_owned();
     }
     format!("{authority}:{}", if scheme == "https" { 443 } else { 80 })
@@ -135,9 +140,8 @@ fn is_local_name(name: &str) -> bool {
             .is_some_and(|tail| tail.eq_ignore_ascii_case(".localhost"))
 }
 
-/// The address that a host name is, if it is one; with the final dot of a whole name too.
+/// The address that a host name is, if it is one.
 fn address(name: &str) -> Option<IpAddr> {
-    let name = name.strip_suffix('.').unwrap_or(name);
     name.strip_prefix('[')
         .and_then(|n| n.strip_suffix(']'))
         .unwrap_or(name)
