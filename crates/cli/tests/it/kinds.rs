@@ -60,7 +60,7 @@ fn get(url: &str, path: &str) -> String {
 
 #[test]
 fn half_of_the_games_crash_and_the_others_play_on() {
-    const GAMES: usize = 40;
+    const GAMES: usize = 20;
     let w = World::new(&game("on_crash = \"end\""));
     let up = w.up(&[]);
     let mut games: Vec<(Value, Socket)> = (0..GAMES)
@@ -161,7 +161,7 @@ fn ten_games_and_the_api_have_ports_of_their_own() {
 
 #[test]
 fn cold_starts_are_dialled_at_once_and_none_fails() {
-    const GAMES: usize = 30;
+    const GAMES: usize = 12;
     let slow = format!("sleep 0.5; exec {}", spice().display());
     let w = World::new(&format!(
         "[[fleet]]\nname = \"spice\"\nrun = {{ command = [\"sh\", \"-c\", {slow:?}] }}\n"
