@@ -197,6 +197,7 @@ impl Bench {
             more_metrics: None,
             tcp: None,
             random: spawnpoint_server::os_random(),
+            journal: None,
         };
         let server = Arc::new(build(crate::claims::config()?, deps).await?);
         let gateway = Gateway::new(

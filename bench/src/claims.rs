@@ -117,6 +117,7 @@ impl Bench {
             more_metrics: None,
             tcp: None,
             random: spawnpoint_server::os_random(),
+            journal: None,
         };
         let server = build(config()?, deps).await?;
         // A gateway is there and carries nobody.

@@ -258,6 +258,7 @@ async fn serve(
         more_metrics: None,
         tcp: None,
         random: spawnpoint_server::os_random(),
+        journal: None,
     };
     Ok(build(config()?, deps).await?)
 }

@@ -91,6 +91,26 @@ Examples:
 Exits with 0 if it is clean, with 5 if there are findings, and with 1 if there are none but something could not be seen: what cannot be
 seen is not in order. How to read the findings: docs/reliability.md.")]
     Audit,
+    /// Run the logged decisions again, and say where one comes out differently.
+    ///
+    /// `up --decision-log 64Mi` (or decision_log in [server]) logs what every pure function was given and what it decided: session::step,
+    /// fleet::plan, matching::propose, lifecycle::brake and lifecycle::hold_after. This reads the log, runs the functions of this release on
+    /// the same inputs and compares all that they say; sessions are folded from their written state, and at each step the whole state is
+    /// compared. It needs no running server, and does not disturb one.
+    ///
+    /// Two things are told apart. "The log was changed": a line is not as it was written (each has a check sum), or is missing. "The function
+    /// decides differently now": the line is as it was written, and this release says something else.
+    #[command(after_help = "\
+Examples:
+  spawnpoint replay                                     the log in the state directory
+  spawnpoint replay --session 01890a5d-...              the decisions about one session, and whether they come out the same
+  spawnpoint replay /backup/decisions --output json     a copy, for scripts
+  spawnpoint replay .spawnpoint/decisions/00000007.jsonl
+
+Exits with 0 if every decision comes out the same, with 5 if something differs, with 4 if nothing is known of the session, and with 1 if
+there is no log or it cannot be read. What the server could not write, or what was too large, is counted as not replayed and is no
+difference; nor is half a line at the end of a file, which a process that is killed leaves. More in docs/reliability.md.")]
+    Replay(ReplayArgs),
     /// Check this machine and the configuration; every value with its source.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -127,6 +147,9 @@ pub(crate) struct ServeArgs {
     /// Where instances, records and the signing key are kept (.spawnpoint beside the file).
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Log every decision with all that went into it, for `spawnpoint replay`, and keep so much of it ("64Mi"; none).
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) decision_log: Option<String>,
     /// Let strangers start games; the server mints their ids.
     #[arg(long)]
     pub(crate) guests: bool,
@@ -432,6 +455,21 @@ pub(crate) enum LoadTokenLine {
     Always,
     /// Nowhere.
     Never,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// A directory of log files, or one of them (`decisions` in the state directory).
+    pub(crate) path: Option<PathBuf>,
+    /// Only this session; each of its decisions is shown.
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+    /// The configuration file that says where the state directory is (./spawnpoint.toml if it exists).
+    #[arg(long, short, env = "SPAWNPOINT_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The state directory (.spawnpoint beside the file).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -161,6 +161,11 @@ impl Source {
             args.guests.then(|| "true".to_owned()),
         );
         set(
+            "server.decision_log",
+            "--decision-log",
+            args.decision_log.clone(),
+        );
+        set(
             "queue.*.session_size",
             "--session-size",
             args.session_size.clone(),

@@ -14,7 +14,7 @@ pub(crate) const UNREACHABLE: u8 = 3;
 /// What was asked for does not exist.
 pub(crate) const NOT_FOUND: u8 = 4;
 
-/// An audit found something.
+/// An audit or a replay found something.
 pub(crate) const FINDINGS: u8 = 5;
 
 /// The codes in words, for `--help` and the documentation.
@@ -25,7 +25,7 @@ Exit codes:
   2  the command line or the configuration is wrong; nothing was done
   3  no server answers at --server
   4  what was asked for does not exist
-  5  an audit has findings";
+  5  an audit or a replay has findings";
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub(crate) enum Failure {
     /// Everything was said already; only the code is left to give.
     #[error("")]
     Said,
-    /// An audit found something, and said it.
+    /// An audit or a replay found something, and said it.
     #[error("")]
     Findings,
     /// Nobody reads our output any more (`| head`).

@@ -70,6 +70,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Matches(verb) => verbs::matches::run(&verb, &global),
         Verb::Load(args) => verbs::load::run(&args, &global),
         Verb::Audit => verbs::audit::run(&global),
+        Verb::Replay(args) => verbs::replay::run(&args, &global),
         Verb::Doctor(args) => verbs::doctor::run(&args, &global),
         Verb::Completions { shell } => verbs::completions::run(shell),
         Verb::Shim { dir } => verbs::shim(&dir),

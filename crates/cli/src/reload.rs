@@ -105,6 +105,10 @@ fn merge(running: &Config, new: Config) -> (Config, Vec<&'static str>) {
         "server.instance_ports",
     );
     keep(was.tcp_ports != wants.tcp_ports, "server.tcp_ports");
+    keep(
+        was.decision_log != wants.decision_log,
+        "server.decision_log",
+    );
     keep(was.public_url != wants.public_url, "server.public_url");
     keep(
         was.allowed_hosts != wants.allowed_hosts,
@@ -125,6 +129,7 @@ fn merge(running: &Config, new: Config) -> (Config, Vec<&'static str>) {
         state_dir: was.state_dir.clone(),
         instance_ports: was.instance_ports,
         tcp_ports: was.tcp_ports,
+        decision_log: was.decision_log,
         // The gateway was told these at its start; the two must agree on whom they answer.
         public_url: was.public_url.clone(),
         allowed_hosts: was.allowed_hosts.clone(),

@@ -13,6 +13,7 @@ use spawnpoint_runtime::Runtime;
 use spawnpoint_runtime::clock::SystemClock;
 use spawnpoint_runtime::process::{ProcessConfig, ProcessRuntime};
 use spawnpoint_server::config::ServerConfig;
+use spawnpoint_server::journal::{self, FileJournal, Journal};
 use spawnpoint_server::{Config, Deps, DrainMode, Server};
 use spawnpoint_store::lobby::memory::MemoryLobby;
 use spawnpoint_store::sqlite::SqliteRecords;
@@ -39,6 +40,7 @@ pub(crate) struct Roles {
     pub(crate) config: Config,
     runtime: Arc<ProcessRuntime>,
     records: SqliteRecords,
+    journal: Option<Arc<FileJournal>>,
     /// Stops the listeners.
     stop: CancellationToken,
     listeners: TaskTracker,
@@ -76,6 +78,8 @@ pub(crate) async fn start(
         .await
         .map_err(|e| Failure::because("cannot start", &e))?;
 
+    let journal = open_journal(&config.server, &clock)?;
+
     let (first, last) = config.server.tcp_ports;
     let tcp = TcpListeners::new(
         TcpConfig::new(public.iter().map(SocketAddr::ip).collect(), first..=last),
@@ -98,6 +102,7 @@ pub(crate) async fn start(
         })),
         tcp: Some(tcp.clone() as Arc<dyn TcpPorts>),
         random: spawnpoint_server::os_random(),
+        journal: journal.clone().map(|j| j as Arc<dyn Journal>),
     };
     let server = spawnpoint_server::build(config.clone(), deps)
         .await
@@ -133,9 +138,28 @@ pub(crate) async fn start(
         config,
         runtime,
         records,
+        journal,
         stop,
         listeners: tasks,
     })
+}
+
+/// The journal of decisions, where one is wanted.
+fn open_journal(
+    server: &ServerConfig,
+    clock: &Arc<SystemClock>,
+) -> Result<Option<Arc<FileJournal>>, Failure> {
+    let Some(keep) = server.decision_log else {
+        return Ok(None);
+    };
+    let directory = server.state_dir.join(journal::DIRECTORY);
+    let clock = Arc::clone(clock) as Arc<dyn Clock>;
+    let opened = FileJournal::open(directory.clone(), keep, clock);
+    let journal = opened.map_err(|e| {
+        let what = format!("cannot keep a log of decisions in {}", directory.display());
+        Failure::because(what, &e)
+    })?;
+    Ok(Some(Arc::new(journal)))
 }
 
 /// The gateway keeps the doors of the same server, so it has the same rules.
@@ -200,6 +224,9 @@ impl Roles {
         self.listeners.wait().await;
         self.runtime.shutdown().await;
         self.records.close().await;
+        if let Some(journal) = self.journal.clone() {
+            let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        }
         left
     }
 }

@@ -178,6 +178,7 @@ pub(crate) async fn start(world: &Arc<World>, life: Arc<Life>) -> Option<Arc<Sit
         more_metrics: None,
         tcp: None,
         random: Arc::new(move |bytes| random.fill(bytes)),
+        journal: None,
     };
     let server = tokio::select! {
         biased;

@@ -10,6 +10,7 @@ pub mod fault;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod http;
+pub mod journal;
 #[cfg_attr(
     not(feature = "simulation"),
     allow(dead_code, reason = "the names stay, the switch is not there")

@@ -9,6 +9,7 @@ pub mod api;
 pub mod claim;
 pub mod close;
 pub mod event;
+pub mod journal;
 pub mod link;
 pub mod problem;
 pub mod strict;

@@ -7,6 +7,7 @@ pub(crate) mod fleets;
 pub(crate) mod load;
 pub(crate) mod matches;
 pub(crate) mod new;
+pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod sessions;
 pub(crate) mod up;

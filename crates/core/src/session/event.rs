@@ -169,7 +169,7 @@ pub enum Notice {
 }
 
 /// The outcome of an accepted event.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The state after it.
     pub next: Session,

@@ -11,10 +11,16 @@ use spawnpoint_runtime::{RuntimeError, State};
 use super::App;
 use super::start::chain;
 use super::world::Holder;
+use crate::journal::Made;
 use crate::mutant::{self, Mutant};
 
 /// A fleet with sessions waiting is looked at again at least this often: a port may have become free.
 const WAITING_LOOK: Duration = Duration::from_secs(1);
+
+/// Whether a plan wants something done.
+fn acts(plan: &Plan) -> bool {
+    plan.start > 0 || !plan.stop.is_empty() || plan.admit > 0
+}
 
 impl App {
     /// Looks at every fleet once and acts. Returns when to look again at the latest.
@@ -45,15 +51,18 @@ impl App {
                 max_instances: f.config.max_instances,
                 template: f.template,
             };
-            let decided = plan(
-                &spec,
-                &Known::Is(f.pool()),
-                InFlight::default(),
-                f.failures,
-                now,
-            );
+            let seen = Known::Is(f.pool());
+            let in_flight = InFlight::default();
+            let decided = plan(&spec, &seen, in_flight, f.failures, now);
+            let acted = f.last_plan.as_ref().is_some_and(|(_, p)| acts(p));
+            if let Some(journal) = &self.journal
+                && (acts(&decided) || acted)
+            {
+                let inputs = (spec, seen, in_flight, f.failures);
+                journal.note(Made::plan(name.clone(), inputs, now, decided.clone()));
+            }
             let changed = f.last_plan.as_ref().is_none_or(|(_, p)| *p != decided);
-            if changed && (decided.start > 0 || !decided.stop.is_empty() || decided.admit > 0) {
+            if changed && acts(&decided) {
                 tracing::info!(fleet = %name, admit = decided.admit, start = decided.start, stop = decided.stop.len(), because = %decided.because, "fleet plan");
             }
             f.last_plan = Some((now, decided.clone()));

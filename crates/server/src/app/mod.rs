@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use spawnpoint_core::decision::{Decision, Subject};
-use spawnpoint_core::session::{Effect, Event, Notice, Phase, Rejected, step};
+use spawnpoint_core::session::{Effect, Event, Notice, Phase, Rejected, Session, Step, step};
 use spawnpoint_core::{Clock, Code, Moment, PlayerId, SessionId};
 use spawnpoint_runtime::Runtime;
 use spawnpoint_store::{Lobby, Records};
@@ -39,6 +39,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::journal::{Journal, Made, StepMade};
 pub(crate) use calls::{Beat, check_results, unknown_session};
 use hub::{EventHub, RouteHub};
 pub use ids::{Random, os_random};
@@ -100,6 +101,8 @@ pub struct Deps {
     pub tcp: Option<Arc<dyn TcpPorts>>,
     /// Where chance comes from: [`os_random`] but in a simulation.
     pub random: Random,
+    /// Where decisions are noted with all that went into them, if they are.
+    pub journal: Option<Arc<dyn Journal>>,
 }
 
 /// Counts for `/metrics`. Never by session or player.
@@ -144,6 +147,7 @@ pub struct App {
     pub(crate) sdk_url: Option<String>,
     pub(crate) more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     tcp: Option<Arc<dyn TcpPorts>>,
+    pub(crate) journal: Option<Arc<dyn Journal>>,
     world: Mutex<World>,
     tickets: Mutex<matching::Table>,
     pub(crate) events: EventHub,
@@ -199,6 +203,7 @@ impl App {
             sdk_url: deps.sdk_url,
             more_metrics: deps.more_metrics,
             tcp: deps.tcp,
+            journal: deps.journal,
             world: Mutex::new(world),
             tickets: Mutex::new(tickets),
             events: EventHub::new(incarnation),
@@ -321,9 +326,29 @@ impl App {
             }),
             _ => {}
         }
-        let s = result?;
+        let s = match result {
+            Ok(s) => s,
+            Err(r) => {
+                if r.code.is_some() {
+                    self.note_step(|| entry.session.clone(), event, now, || Err(r));
+                }
+                return Err(r);
+            }
+        };
         tracing::debug!(session = %id, fleet = %entry.session.fleet, from = before.as_str(), to = s.next.phase.as_str(), because = s.because, "step");
-        entry.session = s.next;
+        let was = std::mem::replace(&mut entry.session, s.next);
+        self.note_step(
+            || was,
+            event,
+            now,
+            || {
+                Ok(Step {
+                    next: entry.session.clone(),
+                    effects: s.effects.clone(),
+                    because: s.because,
+                })
+            },
+        );
         entry.unsaved += u32::try_from(
             s.effects
                 .iter()
@@ -336,6 +361,24 @@ impl App {
         entry.changed.send_modify(|n| *n += 1);
         self.after_step(world, id, before, now);
         Ok(s.because)
+    }
+
+    /// Notes a step, if anybody wants to know: nothing is copied otherwise.
+    fn note_step(
+        &self,
+        before: impl FnOnce() -> Session,
+        event: &Event,
+        now: Moment,
+        result: impl FnOnce() -> Result<Step, Rejected>,
+    ) {
+        if let Some(journal) = &self.journal {
+            journal.note(Made::Step(Box::new(StepMade {
+                before: before(),
+                event: event.clone(),
+                now,
+                result: result(),
+            })));
+        }
     }
 
     fn after_step(&self, world: &mut World, id: SessionId, before: Phase, now: Moment) {

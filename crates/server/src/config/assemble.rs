@@ -184,6 +184,7 @@ fn read_server(r: &mut Reader<'_>, s: &Section) -> Option<ServerConfig> {
         r.get(s, &server::TCP_PORTS),
     );
     let retention = r.get(s, &server::RETENTION);
+    let decision_log = r.get(s, &server::DECISION_LOG);
     let name = r.get(s, &server::NAME).unwrap_or_else(|| {
         r.note(s, &server::NAME.meta, "spawnpoint".into(), Origin::Default);
         "spawnpoint".to_owned()
@@ -210,6 +211,7 @@ fn read_server(r: &mut Reader<'_>, s: &Section) -> Option<ServerConfig> {
         instance_ports: instance_ports?,
         tcp_ports: tcp_ports?,
         retention: retention?,
+        decision_log: decision_log?,
         sessions_per_key: sessions_per_key?,
         guest_starts_per_minute: guest_starts?,
         name,

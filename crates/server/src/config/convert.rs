@@ -199,6 +199,21 @@ pub(in crate::config) fn memory(v: &Value) -> Converted<u64> {
     }
 }
 
+/// How much of a log is kept, bytes, or none of it.
+pub(in crate::config) fn log_size_or_none(v: &Value) -> Converted<Option<u64>> {
+    const FORM: &str = "a size such as \"64Mi\" of at least 1Mi, or \"none\"";
+    let bytes = match v {
+        Value::Text(s) | Value::Loose(s) if s == "none" => return Ok(None),
+        Value::Text(s) | Value::Loose(s) => units::size(s),
+        Value::Integer(i) => u64::try_from(*i).ok(),
+        _ => None,
+    };
+    match bytes.filter(|b| *b >= crate::journal::LEAST_KEPT) {
+        Some(bytes) => Ok(Some(bytes)),
+        None => wants(FORM),
+    }
+}
+
 /// Thousandths of a core.
 pub(in crate::config) fn cpu(v: &Value) -> Converted<u32> {
     let millis = match v {

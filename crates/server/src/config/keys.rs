@@ -213,6 +213,14 @@ pub(super) mod server {
         "How long match records are kept.",
     )
     .env(&["SPAWNPOINT_RETENTION"]);
+    pub(crate) static DECISION_LOG: Key<Option<u64>> = key(
+        "decision_log",
+        "size: `\"64Mi\"`, `\"1GB\"`, or `\"none\"`",
+        Is("none"),
+        convert::log_size_or_none,
+        "How much is kept of the log of every decision with all that went into it, in `decisions` of the state directory: `spawnpoint replay` runs it again. `\"none\"` writes none.",
+    )
+    .env(&["SPAWNPOINT_DECISION_LOG"]);
     pub(crate) static NAME: Key<String> = key(
         "name",
         "text",
@@ -241,6 +249,7 @@ pub(super) mod server {
         &INSTANCE_PORTS.meta,
         &TCP_PORTS.meta,
         &RETENTION.meta,
+        &DECISION_LOG.meta,
         &NAME.meta,
     ];
 }

@@ -95,6 +95,8 @@ pub struct ServerConfig {
     pub tcp_ports: (u16, u16),
     /// How long match records are kept.
     pub retention: Duration,
+    /// Bytes of the journal of decisions that are kept; `None` writes none.
+    pub decision_log: Option<u64>,
     /// Live sessions one backend key may have; `None` is unlimited.
     pub sessions_per_key: Option<u32>,
     /// Starts a minute that one address may make as a guest.
@@ -176,6 +178,7 @@ impl ServerConfig {
             instance_ports: (20_000, 24_999),
             tcp_ports: (25_000, 27_999),
             retention: Duration::from_secs(30 * 86_400),
+            decision_log: None,
             sessions_per_key: None,
             guest_starts_per_minute: 30,
             name: name.to_owned(),

@@ -165,6 +165,17 @@ pub(super) fn render(app: &App) -> String {
         "Match records that could not be written at once.",
     )
     .sample(&[], c.record_retries.load(Ordering::Relaxed));
+    if let Some(journal) = &app.journal {
+        let counts = journal.counts();
+        let mut f = Family::new(
+            &mut out,
+            "spawnpoint_decisions_logged_total",
+            "counter",
+            "Decisions for the log of decisions, by what became of them.",
+        );
+        f.sample(&[("outcome", "written")], counts.written);
+        f.sample(&[("outcome", "lost")], counts.lost);
+    }
     let mut f = Family::new(
         &mut out,
         "spawnpoint_culls_held_total",

@@ -10,8 +10,10 @@ use spawnpoint_core::lifecycle::{Brake, Verdict, brake_counts, hold_after};
 use spawnpoint_core::limits::BRAKE_WINDOW;
 use spawnpoint_core::time::Known;
 use spawnpoint_core::{Moment, SessionId};
+use spawnpoint_wire::journal::{Braked, Held};
 
 use crate::app::{App, LATE_TICK, MASS_END_BRAKE};
+use crate::journal::Made;
 use crate::mutant::{self, Mutant};
 
 /// It looks at least this often: a tick is then never late by itself, and lateness is noticed within this.
@@ -53,9 +55,18 @@ impl Reaper {
             .fleets
             .first()
             .map_or(Duration::from_secs(5), |f| f.policy.heartbeat);
-        if let Some(until) = hold_after(self.expected, now, heartbeat) {
+        let expected = self.expected;
+        if let Some(until) = hold_after(expected, now, heartbeat) {
+            if let Some(journal) = &app.journal {
+                journal.note(Made::Hold(Held {
+                    now,
+                    expected,
+                    heartbeat,
+                    until: Some(until),
+                }));
+            }
             tracing::warn!(
-                late_ms = now.since(self.expected).as_millis(),
+                late_ms = now.since(expected).as_millis(),
                 "this process was not running for a while: culls hold for a heartbeat period"
             );
             self.late_until = Some(until);
@@ -117,6 +128,18 @@ impl Reaper {
         });
         let facts = app.facts();
         let (next, verdict) = self.brake.decide(live, due, facts, now);
+        let noteworthy = self.brake.held_since.is_some() || next.held_since.is_some();
+        if let Some(journal) = app.journal.as_ref().filter(|_| noteworthy) {
+            journal.note(Made::Brake(Box::new(Braked {
+                now,
+                before: self.brake,
+                live,
+                due,
+                facts,
+                after: next,
+                verdict: verdict.into(),
+            })));
+        }
         if next.held_since.is_some() != self.brake.held_since.is_some() {
             let because = match verdict {
                 Verdict::Go { because } | Verdict::Hold { because, .. } => because,

@@ -17,6 +17,7 @@ use spawnpoint_core::{Clock, PlayerId, SessionId};
 use spawnpoint_runtime::simulated::{SimulatedConfig, SimulatedRuntime};
 use spawnpoint_runtime::{Protocol, ReadyRule, Runtime, Template};
 use spawnpoint_server::config::{ApiKey, Config, Expose, FleetConfig, QueueConfig, ServerConfig};
+use spawnpoint_server::journal::Journal;
 use spawnpoint_server::{Deps, Keys, Server, build};
 use spawnpoint_store::lobby::memory::MemoryLobby;
 use spawnpoint_store::memory::MemoryRecords;
@@ -106,6 +107,8 @@ pub(crate) struct World {
     pub(crate) lobby: Arc<dyn Lobby>,
     /// The gateway's listeners for TCP games, of the server that is started next.
     pub(crate) tcp: Option<Arc<dyn TcpPorts>>,
+    /// Where the server that is started next notes its decisions.
+    pub(crate) journal: Option<Arc<dyn Journal>>,
     signing: String,
 }
 
@@ -122,6 +125,7 @@ impl World {
             records: Arc::new(MemoryRecords::new()),
             lobby: Arc::new(MemoryLobby::new()),
             tcp: None,
+            journal: None,
             signing: SigningKey::generate().unwrap().to_paserk().unwrap(),
         }
     }
@@ -143,6 +147,7 @@ impl World {
                 more_metrics: None,
                 tcp: self.tcp.clone(),
                 random: spawnpoint_server::os_random(),
+                journal: self.journal.clone(),
             };
             match build(config.clone(), deps).await {
                 Ok(server) => break server,

@@ -14,6 +14,7 @@ mod crowds;
 mod faults;
 mod harness;
 mod joining;
+mod journal;
 mod lifecycle;
 mod matches;
 mod matching;

@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::app::start::{Matched, NewSession, Started, chain, in_other_session};
 use crate::config::QueueConfig;
 use crate::fault;
+use crate::journal::Made;
 use crate::mutant::{self, Mutant};
 
 /// With more candidates than this a look is worth a thread of its own: it takes milliseconds, and calls must not wait for it.
@@ -112,7 +113,22 @@ impl App {
         };
         let (config, held) = (candidates.queue, candidates.held);
         let waiting = candidates.all.len();
+        let noted = self.journal.as_ref().map(|_| candidates.all.clone());
         let proposal = self.propose(candidates.all, config.rules, now).await;
+        if let (Some(journal), Some(all)) = (&self.journal, noted)
+            && self
+                .tickets()
+                .is_noteworthy(name, !proposal.matches.is_empty())
+        {
+            let rules = config.rules;
+            journal.note(Made::propose(
+                name.clone(),
+                rules,
+                all,
+                now,
+                proposal.clone(),
+            ));
+        }
         let again = proposal.recheck_after.map(|d| now.after(d));
         let mut soon = false;
         for found in proposal.matches {

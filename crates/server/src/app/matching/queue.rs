@@ -37,6 +37,8 @@ pub(crate) struct Queue {
     pub(super) changed: bool,
     /// When time alone makes it worth a look.
     pub(super) due: Option<Moment>,
+    /// The last look found matches.
+    pub(super) found: bool,
 }
 
 impl Queue {
@@ -51,6 +53,7 @@ impl Queue {
             last: None,
             changed: false,
             due: None,
+            found: false,
         }
     }
 }

@@ -502,6 +502,12 @@ impl Table {
         }
     }
 
+    /// Whether a look that found something, or nothing, is worth a line in the journal: nothing after nothing is not.
+    pub(super) fn is_noteworthy(&mut self, name: &FleetName, found: bool) -> bool {
+        let queue = self.queues.get_mut(name);
+        queue.is_some_and(|q| std::mem::replace(&mut q.found, found) || found)
+    }
+
     /// The next look happens as soon as it can.
     pub(super) fn look_soon(&mut self, name: &FleetName) {
         if let Some(queue) = self.queues.get_mut(name) {
