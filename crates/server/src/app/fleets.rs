@@ -127,7 +127,14 @@ impl App {
     async fn start_warm(self: Arc<Self>, config: Arc<crate::config::FleetConfig>, id: InstanceId) {
         let order = self.order_for(&config, id, None, false);
         match self.runtime.order(order).await {
-            Ok(seen) => self.observe(seen),
+            Ok(seen) => {
+                let discarded = self.with_world(|w| w.holders.get(&id) == Some(&Holder::Orphan));
+                self.observe(seen);
+                if discarded {
+                    // Nobody wanted it any more while it was being ordered: whoever came to stop it found nothing, and went.
+                    self.discard(id, &config.name);
+                }
+            }
             Err(e) => {
                 tracing::warn!(fleet = %config.name, code = %e.code(), error = %chain(&e), "a warm instance could not be started");
                 if matches!(e, RuntimeError::OutcomeUnknown(_)) {
