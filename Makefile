@@ -26,10 +26,10 @@ test: ## Every suite; at the end which ran, which did not and why (SUITE=rust fo
 	cargo run -q -p xtask -- test $(SUITE)
 
 dst: ## Seeded worlds (SEEDS=1000 of them, or one: SEED=7; more in ARGS, see docs/reliability.md)
-	cd crates/dst && cargo run -q --features simulation -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+	cd crates/dst && cargo run -q --profile simulation --features simulation -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
 mutants: ## Injected bugs, and at which seed the simulation finds each (SEEDS worlds at most); written into docs/reliability.md
-	cd crates/dst && cargo run -q --features simulation -- --mutants --seeds $(SEEDS) --write ../../docs/reliability.md $(ARGS)
+	cd crates/dst && cargo run -q --profile simulation --features simulation -- --mutants --seeds $(SEEDS) --write ../../docs/reliability.md $(ARGS)
 
 kill-matrix: ## kill -9 of the real thing at each named point and at any moment, under load, TIMES=20 each; written into docs/reliability.md
 	cargo build -q -p spawnpoint-matrix -p spice -p arena-tcp
@@ -64,7 +64,8 @@ check: lint tidy ## What CI checks besides the tests
 soak: ## Twenty minutes of real churn and a day of virtual time: what grows, and what is left over (MINUTES=20 HOURS=24)
 	cargo build --release -p spawnpoint -p spice -p spawnpoint-bench
 	target/release/spawnpoint-bench soak --minutes $(or $(MINUTES),20) $(ARGS)
-	cd crates/dst && cargo run -q --features simulation -- --day $(or $(HOURS),24)
+	cd crates/dst && cargo run -q --profile simulation --features simulation -- --day $(or $(HOURS),24) --without crash
+	cd crates/dst && cargo run -q --profile simulation --features simulation -- --day $(or $(HOURS),24)
 
 install: ## Put the command and the bundled games into PREFIX/bin (default ~/.local)
 	cargo build --release -p spawnpoint -p spice -p arena-tcp

@@ -11,7 +11,7 @@ use spawnpoint_core::{InstanceId, SessionId, TicketId};
 use tokio::time::sleep;
 
 use crate::nature;
-use crate::plan::Plan;
+use crate::plan::{Cut, Plan};
 use crate::run::{Outcome, run_with};
 use crate::world::World;
 
@@ -45,12 +45,18 @@ pub struct Sample {
     pub resident: u64,
 }
 
-/// Runs so many hours, and tells how it stands meanwhile.
+/// Runs so many hours without what is cut, and tells how it stands meanwhile. Without deaths of the server nothing is freed by them that
+/// should have been freed before.
 ///
 /// # Errors
 /// When no runtime can be had.
-pub fn run_hours(seed: u64, hours: u64, samples: Sender<Sample>) -> std::io::Result<Outcome> {
-    run_with(Plan::day(seed, hours), Some(samples))
+pub fn run_hours(
+    seed: u64,
+    hours: u64,
+    cut: &Cut,
+    samples: Sender<Sample>,
+) -> std::io::Result<Outcome> {
+    run_with(Plan::day(seed, hours).cut(cut), Some(samples))
 }
 
 /// Says how it stands until nobody listens.

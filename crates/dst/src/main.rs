@@ -110,7 +110,7 @@ fn worlds(args: &Args) -> std::io::Result<ExitCode> {
         for line in &outcome.history {
             say(line);
         }
-        return Ok(show(&outcome, &cut));
+        return Ok(show(&outcome, &cut, None));
     }
     let bar = ProgressBar::new(args.seeds);
     let style = "{bar:40} {pos}/{len} worlds, {per_sec}, {eta} left {msg}";
@@ -183,12 +183,12 @@ fn worlds(args: &Args) -> std::io::Result<ExitCode> {
     for line in shrink::short_history(&smaller) {
         say(&line);
     }
-    Ok(show(&smaller, &cut))
+    Ok(show(&smaller, &cut, None))
 }
 
 /// A long world: how its memory goes on is shown, and what was found.
 fn day(hours: u64, args: &Args) -> std::io::Result<ExitCode> {
-    let seed = args.seed.unwrap_or(1);
+    let (seed, cut) = (args.seed.unwrap_or(1), cut(args)?);
     let (tell, samples) = std::sync::mpsc::channel();
     let bar = ProgressBar::new(hours * 3_600);
     if let Ok(style) =
@@ -203,7 +203,7 @@ fn day(hours: u64, args: &Args) -> std::io::Result<ExitCode> {
         .transpose()?;
     let mut seen: Vec<Sample> = Vec::new();
     let outcome = std::thread::scope(|s| {
-        let world = s.spawn(|| run_hours(seed, hours, tell));
+        let world = s.spawn(|| run_hours(seed, hours, &cut, tell));
         for sample in samples {
             bar.set_position(sample.at.as_secs());
             bar.set_message(format!("{} sessions", sample.sessions));
@@ -217,7 +217,7 @@ fn day(hours: u64, args: &Args) -> std::io::Result<ExitCode> {
             .unwrap_or_else(|_| Err(std::io::Error::other("the world panicked")))
     })?;
     bar.finish_and_clear();
-    // The first hour fills what has a size.
+    // The first hours fill what has a size.
     let memory = |of: &[Sample]| of.iter().map(|s| s.resident >> 20).max().unwrap_or(0);
     let (first, rest) = seen.split_at(seen.len().min(24));
     say(&format!(
@@ -229,13 +229,8 @@ fn day(hours: u64, args: &Args) -> std::io::Result<ExitCode> {
         for line in shrink::short_history(&outcome) {
             say(&line);
         }
-        show(&outcome, &Cut::default());
-        say(&format!(
-            "replay: make dst ARGS=\"--day {hours} --seed {seed}\""
-        ));
-        return Ok(ExitCode::FAILURE);
     }
-    Ok(show(&outcome, &Cut::default()))
+    Ok(show(&outcome, &cut, Some(hours)))
 }
 
 fn line(s: &Sample) -> serde_json::Value {
@@ -245,7 +240,7 @@ fn line(s: &Sample) -> serde_json::Value {
     })
 }
 
-fn show(outcome: &Outcome, cut: &Cut) -> ExitCode {
+fn show(outcome: &Outcome, cut: &Cut, hours: Option<u64>) -> ExitCode {
     let Some(finding) = &outcome.finding else {
         say(&format!(
             "seed {}: {} sessions, {} runs of the server, {} checks, nothing found",
@@ -257,14 +252,14 @@ fn show(outcome: &Outcome, cut: &Cut) -> ExitCode {
         "\nseed {}: {}: {}",
         outcome.seed, finding.checker, finding.what
     ));
-    say(&format!("replay: {}", replay(outcome.seed, cut)));
+    say(&format!("replay: {}", replay(outcome.seed, cut, hours)));
     ExitCode::FAILURE
 }
 
 /// The one command that runs this world again.
-fn replay(seed: u64, cut: &Cut) -> String {
+fn replay(seed: u64, cut: &Cut, hours: Option<u64>) -> String {
     let mut out = format!("make dst SEED={seed}");
-    let mut more = Vec::new();
+    let mut more: Vec<String> = hours.map(|h| format!("--day {h}")).into_iter().collect();
     if !cut.without.is_empty() {
         let names: Vec<_> = cut.without.iter().map(|t| t.name()).collect();
         more.push(format!("--without {}", names.join(",")));

@@ -557,6 +557,10 @@ impl Player {
             self.world.s(seat.session),
             answer.short()
         ));
+        if matches!(answer.text("phase"), Some("ending" | "ended")) {
+            // It came too late to keep anything.
+            return;
+        }
         let mut truth = self.world.truth();
         let game = truth.game(seat.session);
         let site = self.world.site().map(|s| s.life.number);

@@ -114,7 +114,7 @@ fn the_brake_lets_go_of_a_crowd_that_has_left() {
 #[test]
 fn an_hour_in_one_world_is_forgotten_as_it_goes() {
     let (tell, samples) = std::sync::mpsc::channel();
-    let outcome = run_hours(1, 1, tell).unwrap();
+    let outcome = run_hours(1, 1, &Cut::default(), tell).unwrap();
     assert_eq!(outcome.finding, None);
     let samples: Vec<Sample> = samples.iter().collect();
     let last = samples.last().unwrap();
