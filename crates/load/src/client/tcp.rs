@@ -23,6 +23,13 @@ const SHORT: f64 = 0.95;
 /// Between heartbeats of clients whom no gateway sees; the documented default.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// A game that answers.
+struct Game {
+    lines: Lines,
+    /// Its first word.
+    state: String,
+}
+
 impl Client {
     /// A match over TCP; `true` if it outlived its time.
     pub(super) async fn match_of_lines(
@@ -33,7 +40,7 @@ impl Client {
     ) -> Result<bool, Fault> {
         let shared = Arc::clone(&self.shared);
         let plan = &shared.plan;
-        let (mut lines, mut state) = loop {
+        let (mut game, dialled) = loop {
             match self
                 .reach(session, &mut way, matched + plan.timeout, Some(matched))
                 .await
@@ -45,8 +52,9 @@ impl Client {
         self.failing_since = None;
         self.enter(Phase::Play);
         let start = Instant::now();
-        // Whoever asks for the match knows when it began; who comes later does not.
-        let asked_for_it = state == "open";
+        // Who finds it open knows that it began after they dialled, whoever asked for it; who comes later does not. When they heard that it
+        // was open says nothing: on a busy machine another one's word may have come first.
+        let began_after = (game.state == "open").then_some(dialled);
         let ends = start + plan.match_duration;
         let first = plan.poll.mul_f64(self.dice.share());
         let mut terms = play::Terms {
@@ -56,7 +64,7 @@ impl Client {
             round_trips: &shared.round_trips,
         };
         loop {
-            let over = self.watch(session, &mut lines, &state, &mut terms).await?;
+            let over = self.watch(session, &mut game, &mut terms).await?;
             let ended = Instant::now();
             let early = EARLY.min(plan.match_duration.mul_f64(1.0 - SHORT));
             if over == play::Over::Closed && ended + early < ends {
@@ -65,8 +73,8 @@ impl Client {
                     way.connect_port = None;
                 }
                 let back = self.back(session, &mut way, ended, terms.deadline).await?;
-                if let Some(reached) = back {
-                    (lines, state) = reached;
+                if let Some(found) = back {
+                    game = found;
                     continue;
                 }
             }
@@ -76,9 +84,11 @@ impl Client {
                 let detail = format!("the match still ran {margin} s after its time");
                 return Err(Fault::new("not_ended", detail));
             }
-            if asked_for_it && ended < start + plan.match_duration.mul_f64(SHORT) {
-                let (wanted, had) = (plan.match_duration.as_secs_f64(), ended - start);
-                let had = had.as_secs_f64();
+            if let Some(began) = began_after
+                && ended < began + plan.match_duration.mul_f64(SHORT)
+            {
+                let wanted = plan.match_duration.as_secs_f64();
+                let had = (ended - began).as_secs_f64();
                 let detail = format!("a match of {wanted} s ended after {had:.1} s");
                 return Err(Fault::new("ended_early", detail));
             }
@@ -94,14 +104,14 @@ impl Client {
         way: &mut Way,
         lost_at: Instant,
         limit: Instant,
-    ) -> Result<Option<(Lines, String)>, Fault> {
+    ) -> Result<Option<Game>, Fault> {
         let mut first = true;
         while self.lives_on(session, lost_at, first).await? {
             first = false;
             match self.reach(session, way, limit, None).await {
-                Ok(reached) => {
+                Ok((game, _)) => {
                     self.is_back();
-                    return Ok(Some(reached));
+                    return Ok(Some(game));
                 }
                 Err(fault) => {
                     self.enter(Phase::Play);
@@ -115,29 +125,29 @@ impl Client {
     async fn watch(
         &mut self,
         session: &str,
-        lines: &mut Lines,
-        state: &str,
+        game: &mut Game,
         terms: &mut play::Terms<'_>,
     ) -> Result<play::Over, Fault> {
         if self.shared.through_gateway == Some(false) {
             return tokio::select! {
-                over = play::watch(lines, state, terms) => over,
+                over = play::watch(&mut game.lines, &game.state, terms) => over,
                 () = beat_heart(&mut self.api, session) => Ok(play::Over::Closed),
             };
         }
         // A player's device would let it go, too.
         self.api.rest();
-        play::watch(lines, state, terms).await
+        play::watch(&mut game.lines, &game.state, terms).await
     }
 
-    /// Finds the game, dials it and hears its first word, all until `limit`; counted from `matched` if it is for the first time.
+    /// Finds the game, dials it and hears its first word, all until `limit`; counted from `matched` if it is for the first time. Also when
+    /// it was dialled.
     async fn reach(
         &mut self,
         session: &str,
         way: &mut Way,
         limit: Instant,
         matched: Option<Instant>,
-    ) -> Result<(Lines, String), Fault> {
+    ) -> Result<(Game, Instant), Fault> {
         let shared = Arc::clone(&self.shared);
         let plan = &shared.plan;
         let left = || limit.saturating_duration_since(Instant::now());
@@ -179,7 +189,7 @@ impl Client {
             .await
             .unwrap_or_else(|_| Err(Fault::new("not_ready", "the game said nothing in time")))?;
         self.note_reached(matched, dial);
-        Ok((lines, state))
+        Ok((Game { lines, state }, dialled))
     }
 }
 
