@@ -13,6 +13,11 @@ use crate::exit::Failure;
 
 /// Attempts to find one free port for both loopback addresses when any port will do.
 const SAME_PORT_ATTEMPTS: usize = 16;
+/// A named port is asked for this often before it is said to be taken: a child that a killed server was just forking holds a copy of
+/// its listener until it has become another program, which takes a while on a busy machine.
+const TAKEN_TRIES: usize = 20;
+/// Pause between the tries.
+const TAKEN_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// The bound listeners of each kind.
 pub(crate) struct Listeners {
@@ -66,12 +71,25 @@ pub(crate) fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
 
 async fn bind(wanted: &[SocketAddr], flag: &str) -> Result<Vec<TcpListener>, Failure> {
     let any_port = wanted.first().is_some_and(|a| a.port() == 0);
-    let attempts = if any_port { SAME_PORT_ATTEMPTS } else { 1 };
+    let attempts = if any_port {
+        SAME_PORT_ATTEMPTS
+    } else {
+        TAKEN_TRIES
+    };
     let mut last = None;
     for _ in 0..attempts {
         match bind_once(wanted).await {
             Ok(listeners) => return Ok(listeners),
-            Err(e) => last = Some(e),
+            Err(e) => {
+                let again = any_port || e.1.kind() == ErrorKind::AddrInUse;
+                last = Some(e);
+                if !again {
+                    break;
+                }
+                if !any_port {
+                    tokio::time::sleep(TAKEN_PAUSE).await;
+                }
+            }
         }
     }
     let (address, e) = last.unwrap_or_else(|| {

@@ -280,8 +280,10 @@ impl Coded for RuntimeError {
 /// * Durable first: when `order`, `bind` or `release` returns, a `kill -9` of the caller loses nothing of it.
 /// * Compare and set: `bind`, `release`, `restart`, `stop` and `forget` act only on the version given, else [`RuntimeError::Conflict`].
 ///   [`RuntimeError::OutcomeUnknown`] means exactly that. Only these writes change a version: getting ready and exiting do not.
-/// * An instance that is over cannot be bound: a claim never lands on a dead one that the runtime knows to be dead. Being over (or
+/// * An instance that is over cannot be claimed: a claim never lands on a dead one that the runtime knows to be dead. Being over (or
 ///   stopping) is said before a stale version is: `bind` and `release` answer [`RuntimeError::Over`] whatever the version.
+/// * Whose it is may go on writing: `bind` with the session that is bound already works until `forget`, also on an instance that is
+///   over. An end that is asked for when the game has just died must not be forgotten with the caller.
 /// * Exits are kept: an exited instance is listed, with its true exit, until `forget`.
 /// * Nothing is orphaned: what `stop` was told to stop is gone, with every process it forked, after the grace.
 #[async_trait]
@@ -293,7 +295,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Lets a gated instance run.
     async fn release(&self, id: InstanceId, expect: Version) -> Result<Version, RuntimeError>;
 
-    /// Replaces the durable facts, and the session file if one is given: this is a claim when there were none.
+    /// Replaces the durable facts, and the session file if one is given: this is a claim when there were none, or another session's.
     async fn bind(
         &self,
         id: InstanceId,

@@ -9,6 +9,7 @@ pub(super) async fn run<F: Fixture>(f: &F) {
     Box::pin(one_claim_wins(f)).await;
     Box::pin(a_claim_and_a_stop_do_not_both_win(f)).await;
     Box::pin(what_is_over_is_not_claimed(f)).await;
+    Box::pin(whose_it_is_goes_on_writing(f)).await;
     Box::pin(facts_come_back_as_they_were(f)).await;
 }
 
@@ -80,6 +81,50 @@ async fn what_is_over_is_not_claimed<F: Fixture>(f: &F) {
         assert!(is_over(&released), "{released:?}");
     }
     assert_eq!(b.get(over.id).await, over, "nothing of it was kept");
+    b.clear().await;
+}
+
+async fn whose_it_is_goes_on_writing<F: Fixture>(f: &F) {
+    let mut b = Bench::new(f).await;
+    let warm = b.order_ready().await;
+    let claim = facts("plays");
+    let version = b
+        .runtime
+        .bind(warm.id, warm.version, claim.clone(), file("{}"))
+        .await
+        .unwrap();
+    f.crash(&b.runtime, warm.id).await;
+    // Whether or not anybody has seen that it is dead.
+    let ends = Facts {
+        document: "asked to end".to_owned(),
+        ..claim.clone()
+    };
+    let version = b
+        .runtime
+        .bind(warm.id, version, ends.clone(), None)
+        .await
+        .unwrap();
+    let (over, _) = b.until_exited(warm.id).await;
+    assert_eq!(over.facts, Some(ends.clone()));
+    let late = Facts {
+        document: "and results".to_owned(),
+        ..claim
+    };
+    let stale = b
+        .runtime
+        .bind(warm.id, crate::Version(version.0 - 1), late.clone(), None)
+        .await;
+    assert!(is_conflict(&stale), "{stale:?}");
+    let version = b
+        .runtime
+        .bind(warm.id, version, late.clone(), None)
+        .await
+        .unwrap();
+    let other = b.runtime.bind(warm.id, version, facts("x"), None).await;
+    assert!(is_over(&other), "{other:?}");
+    let b = b.reopen().await;
+    let kept = b.get(warm.id).await;
+    assert_eq!((kept.facts, kept.version), (Some(late), version));
     b.clear().await;
 }
 

@@ -158,11 +158,15 @@ impl Shared {
     ) -> Result<Version, RuntimeError> {
         check_facts(facts)?;
         self.with_entry(id, |slot, entry| {
-            if !entry.usable() {
+            let own = entry
+                .record
+                .facts()
+                .is_some_and(|f| f.session == facts.session);
+            if !own && !entry.usable() {
                 return Err(RuntimeError::Over);
             }
             expected(entry, expect)?;
-            if self.died(entry) {
+            if !own && self.died(entry) {
                 // The supervisor is on its way to say so.
                 slot.wake.notify_one();
                 return Err(RuntimeError::Over);

@@ -37,8 +37,8 @@ pub(super) const OLD_LOG_FILE: &str = "log.1";
 pub(super) const WORK_DIR: &str = "work";
 
 /// A lock is asked for this often before somebody is said to hold it: a child that a killed owner was just forking holds a copy
-/// until it has become another program.
-const LOCK_TRIES: u32 = 20;
+/// until it has become another program, which takes a while on a busy machine.
+const LOCK_TRIES: u32 = 100;
 /// Pause between the tries.
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 

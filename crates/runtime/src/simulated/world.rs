@@ -307,7 +307,9 @@ impl World {
     ) -> Result<Version, RuntimeError> {
         let mut w = self.inner();
         let game = w.game(id)?;
-        if game.is_ending() {
+        let bound = game.seen.facts.as_ref();
+        let own = bound.is_some_and(|f| f.session == facts.session);
+        if !own && game.is_ending() {
             return Err(RuntimeError::Over);
         }
         game.expect(expect)?;

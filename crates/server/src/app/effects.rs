@@ -129,7 +129,7 @@ impl App {
                     }
                     return;
                 }
-                // Over: what it knew when it died stays; the exit is on its way and is recorded with what is in memory.
+                // Not this session's any more: what it knew stays, and is recorded with what is in memory.
                 Err(RuntimeError::NotFound | RuntimeError::Over) => return,
                 Err(RuntimeError::Conflict | RuntimeError::OutcomeUnknown(_)) => {
                     if !self.look_again(id, instance).await {
@@ -513,7 +513,13 @@ impl App {
         };
         self.put(id, place, generation).await?;
         fault::point(self, "replace.put").await;
-        if let Some(old) = old {
+        let ended_on = |old| {
+            let world = self.world();
+            let entry = world.sessions.get(&id);
+            entry.is_some_and(|e| e.session.instance == Some(old))
+        };
+        // A session that ended meanwhile is still the old one's, which alone knows of the end until it is recorded.
+        if let Some(old) = old.filter(|old| !ended_on(*old)) {
             self.world().hold(old, &fleet, Holder::Orphan);
             self.forget(old).await;
         }

@@ -356,7 +356,12 @@ impl App {
 
     /// Stops an instance that was made for a session that ended meanwhile, and forgets it when the record is written: until then it
     /// is all there is of a session that somebody may have been told of.
-    fn discard_after(self: &Arc<Self>, id: SessionId, instance: InstanceId, fleet: &FleetName) {
+    pub(super) fn discard_after(
+        self: &Arc<Self>,
+        id: SessionId,
+        instance: InstanceId,
+        fleet: &FleetName,
+    ) {
         self.world().hold(instance, fleet, Holder::Orphan);
         let app = Arc::clone(self);
         self.tasks.spawn(async move {

@@ -336,15 +336,21 @@ impl App {
             let running = !matches!(i.state, State::Exited(_) | State::Gated);
             (c.generation, running, c.granted.is_some(), i.id)
         });
-        let Some((claim, instance)) = claims.pop() else {
+        let Some((mut claim, instance)) = claims.pop() else {
             return;
         };
-        for (_, old) in claims {
+        // An end that was asked for while the next incarnation was being made is known to the one before alone, which therefore stays
+        // until the record is written.
+        let ended_before = claim.ending.is_none();
+        if ended_before {
+            claim.ending = claims.iter().rev().find_map(|(c, _)| c.ending.clone());
+        }
+        let keep_old = ended_before && claim.ending.is_some();
+        for (_, old) in &claims {
             self.world().instances.insert(old.id, old.clone());
-            if mutant::on(Mutant::OrphanAfterCrash) {
-                continue;
+            if !keep_old && !mutant::on(Mutant::OrphanAfterCrash) {
+                self.discard(old.id, &old.fleet);
             }
-            self.discard(old.id, &old.fleet);
         }
         let now = self.now();
         let fleet = self
@@ -402,6 +408,11 @@ impl App {
             }
         }
         drop(world);
+        if keep_old {
+            for (_, old) in &claims {
+                self.discard_after(id, old.id, &old.fleet);
+            }
+        }
         self.audits.started(id, now);
         tracing::info!(session = %id, fleet = %claim.fleet, phase = phase.as_str(), state = ?instance.state, "session taken over");
         if !(exited && claim.replacing && phase == Phase::Starting) {
