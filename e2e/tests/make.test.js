@@ -72,10 +72,10 @@ test('make game-load-local: fifty clients and matches of 30 s unless told otherw
   const address = `TARGET_URL=${url}`;
   // One after the other: players of two runs would be matched with each other.
   const usual = await load(`env ${address} make game-load-local`);
-  const hundred = await load(`env ${address} MATCH_DURATION=1.5 CLIENTS=101 make game-load-local`);
-  const whole = await load(`env SPAWN_RATE=10 MATCH_DURATION=2 ${address} CLIENTS=20 make game-load-local`);
+  const hundred = await load(`env ${address} MATCH_DURATION=4.5 CLIENTS=101 make game-load-local`);
+  const whole = await load(`env SPAWN_RATE=10 MATCH_DURATION=4 ${address} CLIENTS=20 make game-load-local`);
   assert.match(usual, /50 clients, all at once; 30 s matches; 25 matches/);
-  assert.match(hundred, /101 clients, all at once; 1\.5 s matches; 51 matches/);
-  assert.match(whole, /20 clients, 10 a second; 2 s matches; 10 matches/);
+  assert.match(hundred, /101 clients, all at once; 4\.5 s matches; 51 matches/);
+  assert.match(whole, /20 clients, 10 a second; 4 s matches; 10 matches/);
   for (const said of [usual, hundred, whole]) assert.match(said, /failures: none[^]*passed\s*$/);
 });

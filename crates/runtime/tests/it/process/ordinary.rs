@@ -150,6 +150,14 @@ async fn a_warm_instance_is_claimed_once() {
     world.end().await;
 }
 
+/// What another session would write.
+fn stranger() -> Facts {
+    Facts {
+        session: "01890a5d-ac96-774b-bcce-b302099a8059".parse().unwrap(),
+        ..facts("mine")
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_write_needs_the_version_it_saw() {
     let world = World::new();
@@ -181,7 +189,7 @@ async fn every_write_needs_the_version_it_saw() {
         .await
         .unwrap();
     assert!(ready.version < bound && bound < stopping);
-    is_over(world.runtime.bind(id, stopping, facts("c"), None).await);
+    is_over(world.runtime.bind(id, stopping, stranger(), None).await);
     is_conflict(world.runtime.restart(id, stopping, None).await);
     world.until_exit(id).await;
     assert_eq!(
@@ -193,12 +201,18 @@ async fn every_write_needs_the_version_it_saw() {
         stopping,
         "stopping what is over is harmless"
     );
-    is_over(world.runtime.bind(id, stopping, facts("c"), None).await);
-    is_conflict(world.runtime.forget(id, bound).await);
-    world.runtime.forget(id, stopping).await.unwrap();
+    is_over(world.runtime.bind(id, stopping, stranger(), None).await);
+    is_conflict(world.runtime.bind(id, bound, facts("c"), None).await);
+    let written = world
+        .runtime
+        .bind(id, stopping, facts("c"), None)
+        .await
+        .unwrap();
+    is_conflict(world.runtime.forget(id, stopping).await);
+    world.runtime.forget(id, written).await.unwrap();
     let gone = world.runtime.get(id).await;
     assert!(matches!(gone, Err(RuntimeError::NotFound)), "{gone:?}");
-    let gone = world.runtime.forget(id, stopping).await;
+    let gone = world.runtime.forget(id, written).await;
     assert!(matches!(gone, Err(RuntimeError::NotFound)), "{gone:?}");
     world.end().await;
 }
