@@ -4,7 +4,6 @@
 //! switched on for [`measured`] only; two runs that differ in the number of claims give the cost of one, with what both have in
 //! common cancelled out.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -19,8 +18,7 @@ use serde_json::{Value, json};
 use spawnpoint_core::Clock;
 use spawnpoint_core::lifecycle::Policy;
 use spawnpoint_runtime::simulated::{SimulatedConfig, SimulatedRuntime, Span};
-use spawnpoint_runtime::{Protocol, ReadyRule, Template};
-use spawnpoint_server::config::{Config, Expose, FleetConfig, ServerConfig};
+use spawnpoint_server::config::{Config, FleetConfig, ServerConfig};
 use spawnpoint_server::{Deps, Keys, Server, build};
 use spawnpoint_store::lobby::memory::MemoryLobby;
 use spawnpoint_store::memory::MemoryRecords;
@@ -162,28 +160,8 @@ pub(crate) fn config() -> Result<Config> {
         ..Policy::default()
     };
     let fleet = FleetConfig {
-        name: "bench".parse()?,
-        template: Template {
-            command: vec!["game".into()],
-            env: BTreeMap::new(),
-            inherit_env: false,
-            workdir: None,
-            cpu_millis: None,
-            memory_bytes: None,
-            protocol: Protocol::WebSocket,
-            ready: ReadyRule::Dial,
-            fixed_port: None,
-            host_port: false,
-        },
         warm: WARM,
-        warm_allowed: true,
-        warm_max_age: None,
-        max_instances: None,
-        policy: Arc::new(policy),
-        expose: Expose::Gateway,
-        tcp: spawnpoint_wire::tcp::TcpTerms::default(),
-        guests: false,
-        labels: BTreeMap::new(),
+        ..FleetConfig::plain("bench".parse()?, vec!["game".into()], policy)
     };
     Ok(Config {
         server: ServerConfig::in_memory("bench"),

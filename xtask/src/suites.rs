@@ -58,6 +58,17 @@ const fn tests(dir: &'static str, runner: Runner, command: &'static [&'static st
     }
 }
 
+/// Builds what a player needs.
+const COMMAND_AND_GAMES: &[&str] = &[
+    "cargo",
+    "build",
+    "-p",
+    "spawnpoint",
+    "-p",
+    "spice",
+    "-p",
+    "arena-tcp",
+];
 const CHROMIUM: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 
 const SUITES: &[Suite] = &[
@@ -188,19 +199,7 @@ const SUITES: &[Suite] = &[
         name: "examples",
         needs: &[(&["python3"], "python3"), (&["go"], "golang-go")],
         steps: &[
-            plain(
-                ".",
-                &[
-                    "cargo",
-                    "build",
-                    "-p",
-                    "spawnpoint",
-                    "-p",
-                    "spice",
-                    "-p",
-                    "arena-tcp",
-                ],
-            ),
+            plain(".", COMMAND_AND_GAMES),
             tests(
                 ".",
                 Runner::Unittest("examples"),
@@ -224,19 +223,7 @@ const SUITES: &[Suite] = &[
             (CHROMIUM, "chromium"),
         ],
         steps: &[
-            plain(
-                ".",
-                &[
-                    "cargo",
-                    "build",
-                    "-p",
-                    "spawnpoint",
-                    "-p",
-                    "spice",
-                    "-p",
-                    "arena-tcp",
-                ],
-            ),
+            plain(".", COMMAND_AND_GAMES),
             plain("e2e", &["npm", "ci", "--no-audit", "--no-fund"]),
             tests("e2e", Runner::Node("browser"), &["npm", "test", "--silent"]),
         ],

@@ -1,6 +1,6 @@
 //! Sessions by the thousand over simulated games: the real server in real time, and a gateway's reports without a gateway.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ use spawnpoint_core::lifecycle::Policy;
 use spawnpoint_core::{Clock, Moment, SessionId};
 use spawnpoint_runtime::clock::SystemClock;
 use spawnpoint_runtime::simulated::{SimulatedConfig, SimulatedRuntime, Span};
-use spawnpoint_runtime::{Protocol, ReadyRule, Template};
-use spawnpoint_server::config::{Config, Expose, FleetConfig, ServerConfig};
+use spawnpoint_server::config::{Config, FleetConfig, ServerConfig};
 use spawnpoint_server::{Deps, Keys, Server, build};
 use spawnpoint_store::Records as _;
 use spawnpoint_store::lobby::memory::MemoryLobby;
@@ -274,31 +273,13 @@ fn config() -> Result<Config> {
             join: if kind == "never_joined" { after } else { far },
             ..Policy::default()
         };
-        anyhow::Ok(Arc::new(FleetConfig {
-            // A name has no underscores.
-            name: kind.replace('_', "-").parse()?,
-            template: Template {
-                command: vec!["game".into()],
-                env: BTreeMap::new(),
-                inherit_env: false,
-                workdir: None,
-                cpu_millis: None,
-                memory_bytes: None,
-                protocol: Protocol::WebSocket,
-                ready: ReadyRule::Dial,
-                fixed_port: None,
-                host_port: false,
-            },
-            warm: 0,
-            warm_allowed: true,
-            warm_max_age: None,
-            max_instances: None,
-            policy: Arc::new(policy),
-            expose: Expose::Gateway,
-            tcp: spawnpoint_wire::tcp::TcpTerms::default(),
-            guests: false,
-            labels: BTreeMap::new(),
-        }))
+        // A name has no underscores.
+        let name = kind.replace('_', "-").parse()?;
+        anyhow::Ok(Arc::new(FleetConfig::plain(
+            name,
+            vec!["game".into()],
+            policy,
+        )))
     });
     Ok(Config {
         server: ServerConfig::in_memory("bench"),

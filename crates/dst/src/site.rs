@@ -14,15 +14,14 @@ use spawnpoint_core::matching::Rules;
 use spawnpoint_core::{Clock, SessionId};
 use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps};
 use spawnpoint_runtime::flaky::Flaky;
-use spawnpoint_runtime::{Protocol, ReadyRule, Runtime, Template};
-use spawnpoint_server::config::{Config, Expose, FleetConfig, QueueConfig, ServerConfig};
+use spawnpoint_runtime::{ReadyRule, Runtime};
+use spawnpoint_server::config::{Config, FleetConfig, QueueConfig, ServerConfig};
 use spawnpoint_server::{Deps, Keys, Server, build};
 use spawnpoint_store::flaky::Flaky as FlakyStore;
 use spawnpoint_store::lobby::memory::MemoryLobby;
 use spawnpoint_store::{Lobby, Records};
 use spawnpoint_wire::link::{Cursor, Link, LinkError, Report, Route, RouteUpdate};
 use spawnpoint_wire::tables::Tables;
-use spawnpoint_wire::tcp::TcpTerms;
 use spawnpoint_wire::token::{Keyring, SigningKey};
 use tokio_util::sync::CancellationToken;
 
@@ -75,34 +74,14 @@ fn policy(f: &FleetPlan) -> Policy {
 }
 
 fn fleet(f: &FleetPlan) -> Option<FleetConfig> {
-    Some(FleetConfig {
-        name: f.name.parse().ok()?,
-        template: Template {
-            command: vec!["game".into(), f.name.into()],
-            env: std::collections::BTreeMap::new(),
-            inherit_env: false,
-            workdir: None,
-            cpu_millis: None,
-            memory_bytes: None,
-            protocol: Protocol::WebSocket,
-            ready: if f.sdk {
-                ReadyRule::Sdk
-            } else {
-                ReadyRule::Dial
-            },
-            fixed_port: None,
-            host_port: false,
-        },
-        warm: f.warm,
-        warm_allowed: true,
-        warm_max_age: None,
-        max_instances: f.max,
-        policy: Arc::new(policy(f)),
-        expose: Expose::Gateway,
-        tcp: TcpTerms::default(),
-        guests: false,
-        labels: std::collections::BTreeMap::new(),
-    })
+    let name = f.name.parse().ok()?;
+    let mut fleet = FleetConfig::plain(name, vec!["game".into(), f.name.into()], policy(f));
+    if f.sdk {
+        fleet.template.ready = ReadyRule::Sdk;
+    }
+    fleet.warm = f.warm;
+    fleet.max_instances = f.max;
+    Some(fleet)
 }
 
 fn queue(f: &FleetPlan) -> Option<QueueConfig> {

@@ -265,13 +265,13 @@ impl FleetConfig {
         program.is_some_and(|p| p.rsplit('/').next() == Some("spice"))
     }
 
-    /// Stands in for a fleet that is gone from the configuration while sessions of it live: default numbers, nothing new.
+    /// A fleet that runs this command, with every default and nothing warm.
     #[must_use]
-    pub fn orphan(name: FleetName) -> Self {
+    pub fn plain(name: FleetName, command: Vec<String>, policy: Policy) -> Self {
         Self {
             name,
             template: Template {
-                command: Vec::new(),
+                command,
                 env: BTreeMap::new(),
                 inherit_env: false,
                 workdir: None,
@@ -283,17 +283,27 @@ impl FleetConfig {
                 host_port: false,
             },
             warm: 0,
-            warm_allowed: false,
+            warm_allowed: true,
             warm_max_age: None,
             max_instances: None,
-            policy: Arc::new(Policy {
-                on_crash: spawnpoint_core::lifecycle::OnCrash::End,
-                ..Policy::default()
-            }),
+            policy: Arc::new(policy),
             expose: Expose::Gateway,
             tcp: TcpTerms::default(),
             guests: false,
             labels: BTreeMap::new(),
+        }
+    }
+
+    /// Stands in for a fleet that is gone from the configuration while sessions of it live: default numbers, nothing new.
+    #[must_use]
+    pub fn orphan(name: FleetName) -> Self {
+        let policy = Policy {
+            on_crash: spawnpoint_core::lifecycle::OnCrash::End,
+            ..Policy::default()
+        };
+        Self {
+            warm_allowed: false,
+            ..Self::plain(name, Vec::new(), policy)
         }
     }
 }

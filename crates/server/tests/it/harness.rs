@@ -1,7 +1,6 @@
 //! A server in this process: simulated instances, a real record store, virtual time; each answer is checked against the OpenAPI
 //! document before a test sees it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,9 +13,9 @@ use serde_json::{Value, json};
 use spawnpoint_core::lifecycle::Policy;
 use spawnpoint_core::matching::Rules;
 use spawnpoint_core::{Clock, PlayerId, SessionId};
+use spawnpoint_runtime::Runtime;
 use spawnpoint_runtime::simulated::{SimulatedConfig, SimulatedRuntime};
-use spawnpoint_runtime::{Protocol, ReadyRule, Runtime, Template};
-use spawnpoint_server::config::{ApiKey, Config, Expose, FleetConfig, QueueConfig, ServerConfig};
+use spawnpoint_server::config::{ApiKey, Config, FleetConfig, QueueConfig, ServerConfig};
 use spawnpoint_server::journal::Journal;
 use spawnpoint_server::{Deps, Keys, Server, build};
 use spawnpoint_store::lobby::memory::MemoryLobby;
@@ -24,36 +23,17 @@ use spawnpoint_store::memory::MemoryRecords;
 use spawnpoint_store::{Lobby, Records};
 use spawnpoint_testkit::clock::VirtualClock;
 use spawnpoint_wire::link::{Link, PlayerReport, REPORT_EVERY, Report, SessionReport};
-use spawnpoint_wire::tcp::{TcpPorts, TcpTerms};
+use spawnpoint_wire::tcp::TcpPorts;
 use spawnpoint_wire::token::{Keyring, SigningKey};
 use tower::ServiceExt;
 
 /// A fleet with short names for what tests change.
 pub(crate) fn fleet(name: &str) -> FleetConfig {
-    FleetConfig {
-        name: name.parse().unwrap(),
-        template: Template {
-            command: vec!["game".into()],
-            env: BTreeMap::new(),
-            inherit_env: false,
-            workdir: None,
-            cpu_millis: None,
-            memory_bytes: None,
-            protocol: Protocol::WebSocket,
-            ready: ReadyRule::Dial,
-            fixed_port: None,
-            host_port: false,
-        },
-        warm: 0,
-        warm_allowed: true,
-        warm_max_age: None,
-        max_instances: None,
-        policy: Arc::new(Policy::default()),
-        expose: Expose::Gateway,
-        tcp: TcpTerms::default(),
-        guests: false,
-        labels: BTreeMap::new(),
-    }
+    FleetConfig::plain(
+        name.parse().unwrap(),
+        vec!["game".into()],
+        Policy::default(),
+    )
 }
 
 pub(crate) fn with_policy(mut f: FleetConfig, change: impl FnOnce(&mut Policy)) -> FleetConfig {
