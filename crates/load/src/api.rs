@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::fault::Fault;
 use crate::http::{Answer, Call, Http};
+use crate::requests::Sent;
 
 /// Seconds a status call is held by the server; its documented value.
 const HOLD_S: u64 = 25;
@@ -124,13 +125,19 @@ impl Api {
         self.http.close();
     }
 
+    /// What was sent so far.
+    pub(crate) const fn sent(&mut self) -> &mut Sent {
+        &mut self.http.sent
+    }
+
     /// Whether a server is there; its answer shows its clock.
     pub(crate) async fn health(&mut self, limit: Duration) -> Result<Answer, Fault> {
-        self.send(Method::GET, "/healthz", None, None, limit).await
+        self.send("GET /healthz", Method::GET, "/healthz", None, None, limit)
+            .await
     }
 
     pub(crate) async fn fleets(&mut self) -> Result<Vec<Fleet>, Fault> {
-        let answer = self.get("/api/fleets", ANSWER).await?;
+        let answer = self.get("GET /api/fleets", "/api/fleets", ANSWER).await?;
         Ok(answer.json::<Fleets>()?.fleets)
     }
 
@@ -148,7 +155,8 @@ impl Api {
         if let Some(queue) = queue {
             body["queue"] = json!(queue);
         }
-        let answer = self.post("/api/match/join", body, limit).await?;
+        let path = "/api/match/join";
+        let answer = self.post("POST /api/match/join", path, body, limit).await?;
         answer.json()
     }
 
@@ -166,14 +174,17 @@ impl Api {
             encode(ticket)
         );
         let limit = Duration::from_secs_f64(wait) + ANSWER;
-        self.get(&path, limit).await?.json()
+        self.get("GET /api/match/status", &path, limit)
+            .await?
+            .json()
     }
 
     /// Leaves the queue. `matched` if a match came first.
     pub(crate) async fn leave(&mut self, player: &str, limit: Duration) -> Result<Ticket, Fault> {
         let bearer = self.credentials.of_backend().map(str::to_owned);
         let path = format!("/api/match/join?player_id={}", encode(player));
-        self.send(Method::DELETE, &path, None, bearer, limit)
+        let route = "DELETE /api/match/join";
+        self.send(route, Method::DELETE, &path, None, bearer, limit)
             .await?
             .json()
     }
@@ -188,7 +199,8 @@ impl Api {
         let bearer = self.credentials.of_player().map(str::to_owned);
         let (session, player) = (encode(session), encode(player));
         let path = format!("/api/sessions/{session}/players/{player}");
-        self.send(Method::DELETE, &path, None, bearer, limit)
+        let route = "DELETE /api/sessions/{id}/players/{player}";
+        self.send(route, Method::DELETE, &path, None, bearer, limit)
             .await
             .map(|_| ())
     }
@@ -204,7 +216,12 @@ impl Api {
         let path = format!("/api/sessions/{}/players?wait={wait:.3}", encode(session));
         let limit = Duration::from_secs_f64(wait) + ANSWER;
         let answer = self
-            .post(&path, json!({ "player_id": player }), limit)
+            .post(
+                "POST /api/sessions/{id}/players",
+                &path,
+                json!({ "player_id": player }),
+                limit,
+            )
             .await?;
         answer.json()
     }
@@ -212,12 +229,14 @@ impl Api {
     /// The session; held for so many seconds unless its phase changes.
     pub(crate) async fn session(&mut self, session: &str, wait: f64) -> Result<Session, Fault> {
         let path = format!("/api/sessions/{}?wait={wait:.3}", encode(session));
-        self.get_as_player(&path).await?.json()
+        let route = "GET /api/sessions/{id}";
+        self.get_as_player(route, &path).await?.json()
     }
 
     pub(crate) async fn heartbeat(&mut self, session: &str) -> Result<(), Fault> {
         let path = format!("/api/sessions/{}/heartbeat", encode(session));
-        self.post_as_player(&path, json!({ "status": "active" }), ANSWER)
+        let route = "POST /api/sessions/{id}/heartbeat";
+        self.post_as_player(route, &path, json!({ "status": "active" }), ANSWER)
             .await
             .map(|_| ())
     }
@@ -225,7 +244,8 @@ impl Api {
     /// The end call, as a player makes it.
     pub(crate) async fn end(&mut self, session: &str, limit: Duration) -> Result<(), Fault> {
         let path = format!("/api/match/{}/end", encode(session));
-        self.post_as_player(&path, json!({}), limit)
+        let route = "POST /api/match/{id}/end";
+        self.post_as_player(route, &path, json!({}), limit)
             .await
             .map(|_| ())
     }
@@ -243,49 +263,59 @@ impl Api {
                 let _ = write!(path, "&{name}={}", encode(value));
             }
         }
-        self.get(&path, ANSWER).await?.json()
+        self.get("GET /api/matches", &path, ANSWER).await?.json()
     }
 
     /// The records of this player alone.
     pub(crate) async fn own_records(&mut self, player: &str) -> Result<Records, Fault> {
         let path = format!("/api/matches?limit=500&player_id={}", encode(player));
-        self.get_as_player(&path).await?.json()
+        self.get_as_player("GET /api/matches", &path).await?.json()
     }
 
-    async fn get(&mut self, path: &str, limit: Duration) -> Result<Answer, Fault> {
+    async fn get(
+        &mut self,
+        route: &'static str,
+        path: &str,
+        limit: Duration,
+    ) -> Result<Answer, Fault> {
         let bearer = self.credentials.of_backend().map(str::to_owned);
-        self.send(Method::GET, path, None, bearer, limit).await
+        self.send(route, Method::GET, path, None, bearer, limit)
+            .await
     }
 
-    async fn get_as_player(&mut self, path: &str) -> Result<Answer, Fault> {
+    async fn get_as_player(&mut self, route: &'static str, path: &str) -> Result<Answer, Fault> {
         let bearer = self.credentials.of_player().map(str::to_owned);
-        self.send(Method::GET, path, None, bearer, ANSWER).await
+        self.send(route, Method::GET, path, None, bearer, ANSWER)
+            .await
     }
 
     async fn post(
         &mut self,
+        route: &'static str,
         path: &str,
         body: serde_json::Value,
         limit: Duration,
     ) -> Result<Answer, Fault> {
         let bearer = self.credentials.of_backend().map(str::to_owned);
-        self.send(Method::POST, path, Some(body), bearer, limit)
+        self.send(route, Method::POST, path, Some(body), bearer, limit)
             .await
     }
 
     async fn post_as_player(
         &mut self,
+        route: &'static str,
         path: &str,
         body: serde_json::Value,
         limit: Duration,
     ) -> Result<Answer, Fault> {
         let bearer = self.credentials.of_player().map(str::to_owned);
-        self.send(Method::POST, path, Some(body), bearer, limit)
+        self.send(route, Method::POST, path, Some(body), bearer, limit)
             .await
     }
 
     async fn send(
         &mut self,
+        route: &'static str,
         method: Method,
         path: &str,
         body: Option<serde_json::Value>,
@@ -293,6 +323,7 @@ impl Api {
         limit: Duration,
     ) -> Result<Answer, Fault> {
         let call = Call {
+            route,
             method,
             path,
             body,

@@ -6,7 +6,7 @@ mod websocket;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Credentials, Ticket};
@@ -26,6 +26,8 @@ const NOTICE: Duration = Duration::from_secs(2);
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// For leaving a queue or ending a session behind a client that gives up.
 const CLEANUP: Duration = Duration::from_secs(5);
+/// Between heartbeats: the documented default, which the browser client keeps to as well.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// What the clients of a run share.
 pub(crate) struct Shared {
@@ -89,6 +91,7 @@ pub(crate) async fn live(number: usize, shared: Arc<Shared>) -> ClientRow {
         () = cancel.cancelled() => None,
     };
     client.place.leave();
+    client.api.sent().plays(false, Instant::now());
     match lived {
         Some(Ok(forced)) => {
             client.row.outcome = if forced {
@@ -113,6 +116,9 @@ pub(crate) async fn live(number: usize, shared: Arc<Shared>) -> ClientRow {
     });
     client.row.finished_ms = ms(shared.began.elapsed());
     client.row.token = client.api.credentials.token.take();
+    client.row.sent = client.api.sent().clone();
+    client.row.requests = client.row.sent.total();
+    client.row.requests_playing = client.row.sent.while_playing();
     client.row
 }
 
@@ -214,6 +220,8 @@ impl Client {
         lost_at: Instant,
         first: bool,
     ) -> Result<bool, Fault> {
+        // Whoever lost the game does not play it, until there is a way back.
+        self.api.sent().plays(false, Instant::now());
         let strict = self.shared.plan.reconnect.is_zero();
         // The server needs a moment to notice that a game has ended. Who may try again need not wait for it.
         let wait = if strict { NOTICE.as_secs_f64() } else { 0.0 };
@@ -324,5 +332,17 @@ impl Client {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.place.enter(phase);
+        self.api.sent().plays(phase == Phase::Play, Instant::now());
+    }
+}
+
+/// Says that the player is there, on a fixed beat. Never returns; a heartbeat that fails is the next one's business, and the records
+/// show what came of it.
+async fn beat_heart(api: &mut Api, session: &str) {
+    let mut beat = tokio::time::interval(HEARTBEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        beat.tick().await;
+        let _ = api.heartbeat(session).await;
     }
 }

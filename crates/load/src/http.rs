@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::dial::Dialer;
 use crate::fault::Fault;
+use crate::requests::Sent;
 use crate::target::Target;
 
 /// Largest answer read, bytes: a page of 500 match records stays far below.
@@ -26,6 +27,8 @@ const AGENT: &str = concat!("spawnpoint-load/", env!("CARGO_PKG_VERSION"));
 
 /// A call to make.
 pub(crate) struct Call<'a> {
+    /// Method and path as the API's document names them, by which it is counted.
+    pub(crate) route: &'static str,
     pub(crate) method: Method,
     /// With its query, beginning with a slash.
     pub(crate) path: &'a str,
@@ -54,6 +57,8 @@ pub(crate) struct Http {
     dialer: Arc<Dialer>,
     target: Arc<Target>,
     sender: Option<SendRequest<Full<Bytes>>>,
+    /// What went over it.
+    pub(crate) sent: Sent,
     /// Drives the connection; ends with it.
     driver: JoinSet<()>,
 }
@@ -64,6 +69,7 @@ impl Http {
             dialer,
             target,
             sender: None,
+            sent: Sent::default(),
             driver: JoinSet::new(),
         }
     }
@@ -113,10 +119,13 @@ impl Http {
             .await
             .map_err(|e| Attempt::Unsent(broken(&e)))?;
         let request = self.request(call).map_err(Attempt::Refused)?;
+        // Before the answer, which nobody may wait for to its end.
+        self.sent.note(call.route);
         let response = sender.try_send_request(request).await.map_err(|mut e| {
             let unsent = e.take_message().is_some();
             let fault = broken(e.error());
             if unsent {
+                self.sent.take_back(call.route);
                 Attempt::Unsent(fault)
             } else {
                 Attempt::Broken(fault)

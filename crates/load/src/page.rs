@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::plots::{self, Line};
 use crate::report::{FaultCount, Report};
 use crate::stats::Spread;
-use crate::summary::span;
+use crate::summary::{request_rates, span};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--bg:#fbfaf8;--card:#fff;--ink:#22201d;--dim:#6b665f;--grid:#dedad3;--good:#1d7a46;--bad:#b3261e;\
@@ -50,6 +50,7 @@ pub fn html(report: &Report) -> String {
             )
         })
         .and_then(|()| records(&mut out, report))
+        .and_then(|()| requests(&mut out, report))
         .and_then(|()| tester(&mut out, report));
     out.push_str("</body></html>\n");
     out
@@ -279,6 +280,19 @@ fn records(out: &mut String, r: &Report) -> std::fmt::Result {
             escape(&m.detail)
         )?;
     }
+    Ok(())
+}
+
+fn requests(out: &mut String, r: &Report) -> std::fmt::Result {
+    write!(out, "<h2>Requests</h2><p>{}.</p>", request_rates(r))?;
+    if r.requests.calls.is_empty() {
+        return Ok(());
+    }
+    out.push_str("<div class=\"wide\"><table><tr><th>call</th><th>requests</th></tr>");
+    for (call, count) in &r.requests.calls {
+        write!(out, "<tr><td>{}</td><td>{count}</td></tr>", escape(call))?;
+    }
+    out.push_str("</table></div>");
     Ok(())
 }
 

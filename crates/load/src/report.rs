@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::fault::{Fault, Phase};
 use crate::progress::Sample;
 use crate::records::RecordsCheck;
+use crate::requests::{Requests, Sent};
 use crate::stats::Spread;
 use crate::usage::Usage;
 
@@ -55,6 +56,10 @@ pub struct ClientRow {
     pub session_id: Option<String>,
     /// How often it found its way back.
     pub reconnects: u32,
+    /// HTTP requests it made.
+    pub requests: u64,
+    /// Of those, how many while it played.
+    pub requests_playing: u64,
     /// The phase in which it failed or was interrupted.
     pub stopped_in: Option<Phase>,
     /// The class of what went wrong.
@@ -69,6 +74,9 @@ pub struct ClientRow {
     /// Its token, for asking about its own records.
     #[serde(skip)]
     pub(crate) token: Option<String>,
+    /// What it sent, by call.
+    #[serde(skip)]
+    pub(crate) sent: Sent,
 }
 
 impl ClientRow {
@@ -86,12 +94,15 @@ impl ClientRow {
             end_ms: None,
             session_id: None,
             reconnects: 0,
+            requests: 0,
+            requests_playing: 0,
             stopped_in: None,
             fault: None,
             detail: None,
             finished_ms: 0.0,
             fleet: None,
             token: None,
+            sent: Sent::default(),
         }
     }
 
@@ -236,6 +247,8 @@ pub struct Report {
     pub recovered: Vec<FaultCount>,
     /// How often clients found their way back.
     pub reconnects: u64,
+    /// The HTTP requests of the clients.
+    pub requests: Requests,
     /// What the server recorded.
     pub records: RecordsCheck,
     /// The tester's own costs.
@@ -257,6 +270,8 @@ pub(crate) struct Measured {
     pub(crate) round_trip: Spread,
     pub(crate) input_to_state: Option<Spread>,
     pub(crate) recovered: Vec<FaultCount>,
+    /// Requests that the tester made for itself.
+    pub(crate) own_requests: u64,
     pub(crate) records: RecordsCheck,
     pub(crate) tester: Usage,
     pub(crate) timeline: Vec<Sample>,
@@ -298,6 +313,7 @@ impl Report {
             input_to_state: measured.input_to_state,
             recovered: measured.recovered,
             reconnects: rows.iter().map(|r| u64::from(r.reconnects)).sum(),
+            requests: Requests::of(&rows, measured.own_requests),
             timeline: measured.timeline,
             clients,
             faults,
@@ -466,6 +482,7 @@ pub(crate) mod tests {
                 round_trip: Spread::of((1..100).map(Duration::from_millis)),
                 input_to_state: None,
                 recovered: vec![],
+                own_requests: 3,
                 records,
                 tester: Usage::default(),
                 timeline: progress.samples(),

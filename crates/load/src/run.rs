@@ -103,6 +103,7 @@ pub async fn run(
             round_trip: shared.round_trips.spread(),
             input_to_state: (plan.mode == Mode::WebSocket).then(|| shared.inputs.spread()),
             recovered: recovered.most_first(),
+            own_requests: api.sent().total(),
             records,
             tester,
             timeline: shared.progress.samples(),

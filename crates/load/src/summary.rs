@@ -15,6 +15,7 @@ pub fn text(report: &Report) -> String {
         .and_then(|()| faults(&mut out, "failures", &report.faults))
         .and_then(|()| recovered(&mut out, report))
         .and_then(|()| records(&mut out, report))
+        .and_then(|()| requests(&mut out, report))
         .and_then(|()| tester(&mut out, report))
         .and_then(|()| verdict(&mut out, report));
     out.truncate(out.trim_end().len());
@@ -142,6 +143,26 @@ fn records(out: &mut String, r: &Report) -> std::fmt::Result {
     }
 }
 
+fn requests(out: &mut String, r: &Report) -> std::fmt::Result {
+    writeln!(out, "requests: {}", request_rates(r))
+}
+
+/// How many requests, and by what.
+pub(crate) fn request_rates(r: &Report) -> String {
+    let q = &r.requests;
+    let each = q.total as f64 / r.clients.total.max(1) as f64;
+    let mut out = format!("{}, {each:.1} a client", q.total);
+    for (rate, of) in [
+        (q.per_player_s, "a second and playing client"),
+        (q.per_session_s, "in all a second and live session"),
+    ] {
+        if let Some(rate) = rate {
+            let _ = write!(out, "; {rate:.2} {of}");
+        }
+    }
+    out
+}
+
 fn tester(out: &mut String, r: &Report) -> std::fmt::Result {
     let t = &r.tester;
     write!(
@@ -191,6 +212,10 @@ mod tests {
         assert!(
             good.contains("failures: none") && good.ends_with("passed"),
             "{good}"
+        );
+        assert!(
+            good.contains("requests: 0, 0.0 a client; 0.00 in all a second and live session\n"),
+            "nobody played: {good}"
         );
         let mut rows: Vec<_> = (0..99).map(|n| client(n, Outcome::Done)).collect();
         let mut refused = crate::ClientRow::new(99, std::time::Duration::ZERO);

@@ -78,8 +78,37 @@ fn two_hundred_clients_play_and_the_records_agree() {
             10
         );
     }
+    asked_of_the_api(&up, &report);
     let page = std::fs::read_to_string(world.dir.path().join("load.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("passed"));
+}
+
+/// Who plays over TCP asks nothing of the API meanwhile: it joins, waits and ends, as docs/load-testing.md says. What the clients have
+/// counted is what the server counted.
+#[track_caller]
+fn asked_of_the_api(up: &Up<'_>, report: &Value) {
+    let requests = &report["requests"];
+    let number = |of: &Value| of.as_u64().unwrap_or_else(|| panic!("{requests}"));
+    assert_eq!(number(&requests["playing"]), 0, "{requests}");
+    assert_eq!(requests["per_player_s"], 0.0, "{requests}");
+    let calls = &requests["calls"];
+    let (joins, ends) = ("POST /api/match/join", "POST /api/match/{id}/end");
+    assert_eq!((number(&calls[joins]), number(&calls[ends])), (200, 200));
+    let waits = number(&calls["GET /api/match/status"]);
+    // A question is held for 25 s, and the last player of a match need not ask at all; whose connection ends before the match's time has
+    // passed for them asks whether it is over.
+    assert!((1..=600).contains(&waits), "{requests}");
+    for row in report["rows"].as_array().unwrap() {
+        assert!((2..=6).contains(&number(&row["requests"])), "{row}");
+    }
+    let url = format!("{}/metrics", up.ready["admin_url"].as_str().unwrap());
+    let metrics = ureq::get(url).call().unwrap().body_mut().read_to_string();
+    let counted = format!(
+        "spawnpoint_http_requests_total{{listener=\"public\"}} {}\n",
+        number(&requests["total"]) + number(&requests["own"])
+    );
+    let metrics = metrics.unwrap();
+    assert!(metrics.contains(&counted), "{counted}{metrics}");
 }
 
 #[test]
@@ -222,8 +251,9 @@ fn spice_is_played_over_websocket() {
         "websocket",
         "--clients",
         "6",
+        // A heartbeat when it begins and one after 5 s, which may come almost 3 s late.
         "--match-duration",
-        "3",
+        "8",
         "--poll",
         "0.25",
         "--output",
@@ -240,6 +270,16 @@ fn spice_is_played_over_websocket() {
         report["input_to_state"]
     );
     assert_eq!(report["records"]["reasons"]["ended_by_client"], 3);
+    // The documented figure: a heartbeat each 5 s and no other request while playing, 0.2 a second, with the first one at once.
+    let requests = &report["requests"];
+    for row in report["rows"].as_array().unwrap() {
+        let playing = row["requests_playing"].as_u64().unwrap();
+        assert!((1..=2).contains(&playing), "{row}");
+    }
+    let beats = &requests["calls"]["POST /api/sessions/{id}/heartbeat"];
+    assert_eq!(&requests["playing"], beats, "{requests}");
+    let rate = requests["per_player_s"].as_f64().unwrap();
+    assert!((0.1..=0.3).contains(&rate), "{requests}");
 }
 
 #[test]

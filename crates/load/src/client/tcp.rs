@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::Client;
-use crate::api::{Api, Way};
+use super::{Client, beat_heart};
+use crate::api::Way;
 use crate::fault::{Fault, Phase};
 use crate::lines::Lines;
 use crate::plan::TokenLine;
@@ -20,8 +20,6 @@ const EARLY: Duration = Duration::from_secs(1);
 /// A match that lasted less than this share of its time was cut short. Timers are not the same on two machines; a cut is no matter of
 /// percents.
 const SHORT: f64 = 0.95;
-/// Between heartbeats of clients whom no gateway sees; the documented default.
-const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// A game that answers.
 struct Game {
@@ -190,14 +188,5 @@ impl Client {
             .unwrap_or_else(|_| Err(Fault::new("not_ready", "the game said nothing in time")))?;
         self.note_reached(matched, dial);
         Ok((Game { lines, state }, dialled))
-    }
-}
-
-/// Says that the player is there, for games that no gateway carries. Never returns while the server takes it; a heartbeat that fails is
-/// the next one's business, and the records show what came of it.
-async fn beat_heart(api: &mut Api, session: &str) {
-    loop {
-        let _ = api.heartbeat(session).await;
-        sleep(HEARTBEAT).await;
     }
 }

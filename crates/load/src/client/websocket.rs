@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Client;
+use super::{Client, beat_heart};
 use crate::api::Way;
 use crate::fault::{Fault, Phase};
 use crate::report::ms;
@@ -32,7 +32,6 @@ impl Client {
         };
         self.failing_since = None;
         self.enter(Phase::Play);
-        self.api.rest();
         let start = Instant::now();
         let mut terms = spice::Terms {
             until: start + plan.match_duration,
@@ -42,7 +41,11 @@ impl Client {
             inputs: &shared.inputs,
         };
         loop {
-            let over = spice::watch(&mut socket, own_id, &mut terms).await?;
+            // As the page does that this game is played on.
+            let over = tokio::select! {
+                over = spice::watch(&mut socket, own_id, &mut terms) => over?,
+                () = beat_heart(&mut self.api, session) => spice::Over::Closed,
+            };
             if over == spice::Over::Closed {
                 let (lost_at, limit) = (Instant::now(), terms.until + plan.margin);
                 if let Some(reached) = self.back_to_spice(session, &way, lost_at, limit).await? {

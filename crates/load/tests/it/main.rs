@@ -51,6 +51,15 @@ async fn a_good_run_is_counted_to_the_last_client() {
     }
     assert_eq!((report.records.expected, report.records.found), (51, 51));
     assert!(report.round_trip.count >= 101, "{:?}", report.round_trip);
+    let requests = &report.requests;
+    assert_eq!(requests.calls["POST /api/match/join"], 101);
+    assert_eq!(requests.calls["POST /api/match/{id}/end"], 101);
+    assert_eq!(requests.playing, 0, "{requests:?}");
+    assert!(requests.played_s > 0.0 && requests.live_s > 0.0);
+    let by_client: u64 = report.rows.iter().map(|row| row.requests).sum();
+    assert_eq!(requests.total, by_client);
+    // Health, fleets, and at least one look at the records.
+    assert!(requests.own >= 3, "{requests:?}");
     assert_eq!(report.config.fleet.as_deref(), Some("lines"));
     for row in &report.rows {
         assert_eq!(row.outcome, Outcome::Done);

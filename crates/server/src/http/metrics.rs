@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 use spawnpoint_core::session::Phase;
 use spawnpoint_wire::api::QueueView;
 
-use crate::app::App;
+use super::Listener;
 use crate::app::matching::BUCKETS;
+use crate::app::{App, Counters};
 
 /// One metric family in text form.
 struct Family<'a> {
@@ -151,6 +152,7 @@ pub(super) fn render(app: &App) -> String {
     for (code, n) in &problems {
         f.sample(&[("code", code)], *n);
     }
+    requests(&mut out, c);
     Family::new(
         &mut out,
         "spawnpoint_heartbeats_total",
@@ -199,6 +201,20 @@ pub(super) fn render(app: &App) -> String {
     .sample(&[], held.into());
     queues(&mut out, app);
     out
+}
+
+/// What came in, by listener.
+fn requests(out: &mut String, counters: &Counters) {
+    let mut f = Family::new(
+        out,
+        "spawnpoint_http_requests_total",
+        "counter",
+        "Requests that a listener took: API, page and health, and no game's.",
+    );
+    for listener in Listener::ALL {
+        let (name, count) = listener.counted(counters);
+        f.sample(&[("listener", name)], count.load(Ordering::Relaxed));
+    }
 }
 
 /// The match queues, by their names.

@@ -18,6 +18,7 @@ mod sessions;
 mod shield;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use axum::Router;
 use axum::http::{StatusCode, Uri, header};
@@ -30,7 +31,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::App;
+use crate::app::{App, Counters};
 
 /// Event streams and followed logs open at once: each is a task and a socket.
 const MAX_STREAMS: usize = 4_096;
@@ -44,6 +45,20 @@ pub(crate) enum Listener {
     Admin,
     /// Instances.
     Sdk,
+}
+
+impl Listener {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Public, Self::Admin, Self::Sdk];
+
+    /// Its name in metrics, and where its requests are counted.
+    pub(crate) const fn counted(self, c: &Counters) -> (&'static str, &AtomicU64) {
+        match self {
+            Self::Public => ("public", &c.requests_public),
+            Self::Admin => ("admin", &c.requests_admin),
+            Self::Sdk => ("sdk", &c.requests_sdk),
+        }
+    }
 }
 
 /// What every handler has.

@@ -9,11 +9,13 @@ use spawnpoint_wire::access::Access;
 use spawnpoint_wire::problem::Problem;
 
 use super::{Ctx, Failure, ProblemCode};
+use crate::app::App;
 
 /// Nothing from elsewhere, no inline script: the page's own files only. `connect-src ws:` because direct modes dial other ports.
 const CSP: &str = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 pub(super) async fn guard(State(ctx): State<Ctx>, request: Request, next: Next) -> Response {
+    App::bump(ctx.listener.counted(&ctx.app.counters).1);
     let config = ctx.app.config.load_full();
     let access = config.server.access();
     let host = text(request.headers(), header::HOST).map(ToOwned::to_owned);

@@ -1009,6 +1009,9 @@ async fn queues_are_counted_and_never_by_player() {
         "spawnpoint_match_wait_seconds_bucket{queue=\"arena\",le=\"+Inf\"} 2",
         "spawnpoint_match_wait_seconds_count{queue=\"arena\"} 2",
         "spawnpoint_tickets_lost_total{queue=\"arena\"} 0",
+        "spawnpoint_http_requests_total{listener=\"public\"} 3",
+        "spawnpoint_http_requests_total{listener=\"admin\"} 1",
+        "spawnpoint_http_requests_total{listener=\"sdk\"} 0",
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\n{text}");
     }
