@@ -336,6 +336,17 @@ pub(crate) enum FleetsVerb {
         /// The fleet.
         name: String,
     },
+    /// Follow how fleets change, until Ctrl-C: a line for each change, with its time and the reason of the plan behind it.
+    ///
+    /// What has changed is shown as `before->after`. It goes on when the server is started again. With --output json each line is one JSON
+    /// object: the fleet as `fleets get` shows it, and when it was so (`at`).
+    #[command(
+        after_help = "Examples:\n  spawnpoint fleets watch\n  spawnpoint fleets watch arena --output json | jq -r '[.at, .warm, .claimed, .last_plan.because] | @tsv'"
+    )]
+    Watch {
+        /// Only this fleet (all).
+        name: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, Subcommand)]

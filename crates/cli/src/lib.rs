@@ -7,6 +7,7 @@ mod args;
 mod banner;
 mod client;
 mod config_file;
+mod event_stream;
 mod exit;
 mod gateway_metrics;
 mod listen;

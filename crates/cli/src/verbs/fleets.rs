@@ -1,5 +1,7 @@
 //! `spawnpoint fleets`.
 
+mod watch;
+
 use spawnpoint_wire::api::{FleetList, FleetView};
 
 use super::{or_dash, read};
@@ -8,7 +10,7 @@ use crate::client::{Client, encode};
 use crate::exit::Failure;
 use crate::output::{distance, facts, now, show, table};
 
-/// Lists fleets or shows one.
+/// Lists fleets, shows one, or follows them.
 pub(crate) fn run(verb: &FleetsVerb, global: &Global) -> Result<(), Failure> {
     let client = Client::new(global)?;
     match verb {
@@ -36,6 +38,7 @@ pub(crate) fn run(verb: &FleetsVerb, global: &Global) -> Result<(), Failure> {
             let fleet: FleetView = read(&answer)?;
             show(global.output, &answer, || details(&fleet))
         }
+        FleetsVerb::Watch { name } => watch::run(client, global.output, name.as_deref()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `spawnpoint sessions`.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 
 use serde_json::{Value, json};
 use spawnpoint_wire::api::{EndReply, ExtendReply, ReceiptView, SessionPage, SessionView, Why};
@@ -9,13 +9,12 @@ use ureq::http::Method;
 use super::{or_dash, read};
 use crate::args::{Format, Global, SessionsVerb};
 use crate::client::{Client, encode};
+use crate::event_stream::next_event;
 use crate::exit::Failure;
 use crate::output::{bold, distance, facts, json_line, line, now, printable, raw, show, table};
 
 /// Sessions asked for at once; the listing goes on until there are no more.
 const PAGE: &str = "500";
-/// Longest line of an event stream, bytes: events are small.
-const MAX_EVENT: u64 = 256 * 1024;
 /// A stream that is cut without having said anything is asked for again this often, then the server is gone.
 const RESUMES: u32 = 3;
 
@@ -369,29 +368,6 @@ fn watch(client: &Client, format: Format, id: &str) -> Result<(), Failure> {
     }
 }
 
-/// The next event of a stream; `None` at its end or when it is cut. Comments and fields other than data are passed over.
-fn next_event(reader: &mut impl BufRead) -> Option<Value> {
-    let mut data = String::new();
-    loop {
-        let mut line = String::new();
-        let n = reader.by_ref().take(MAX_EVENT).read_line(&mut line).ok()?;
-        if n == 0 {
-            return None;
-        }
-        let line = line.trim_end_matches(['\r', '\n']);
-        if line.is_empty() {
-            if let Ok(event) = serde_json::from_str(&data) {
-                return Some(event);
-            }
-            data.clear();
-        } else if let Some(text) = line.strip_prefix("data:")
-            && data.len() + text.len() < usize::try_from(MAX_EVENT).unwrap_or(usize::MAX)
-        {
-            data.push_str(text.strip_prefix(' ').unwrap_or(text));
-        }
-    }
-}
-
 /// An event on one line: time, type, and what it carries.
 fn event_line(event: &Value) -> String {
     let text = |name: &str| {
@@ -421,15 +397,6 @@ fn event_line(event: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn events_are_read_as_browsers_read_them() {
-        let text = ": comment\n\nid: 1-1\nevent: phase\ndata: {\"type\":\"phase\",\ndata: \"phase\":\"ready\"}\n\n: keep\r\ndata:{\"type\":\"ended\"}\r\n\r\ndata: cut";
-        let mut reader = text.as_bytes();
-        assert_eq!(next_event(&mut reader).unwrap()["phase"], "ready");
-        assert_eq!(next_event(&mut reader).unwrap()["type"], "ended");
-        assert_eq!(next_event(&mut reader), None, "a cut event is none");
-    }
 
     #[test]
     fn an_event_is_one_readable_line() {

@@ -4,6 +4,7 @@
 mod audit;
 mod brake;
 mod faults;
+mod fleets;
 mod kinds;
 mod life;
 mod line;

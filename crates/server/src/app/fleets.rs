@@ -7,10 +7,12 @@ use spawnpoint_core::fleet::{InFlight, Plan, PoolSpec, Warm, plan};
 use spawnpoint_core::time::Known;
 use spawnpoint_core::{FleetName, InstanceId};
 use spawnpoint_runtime::{RuntimeError, State};
+use spawnpoint_wire::api::{FleetChange, FleetView};
+use tokio::sync::broadcast::Receiver;
 
 use super::App;
 use super::start::chain;
-use super::world::Holder;
+use super::world::{FleetState, Holder, World};
 use crate::journal::Made;
 use crate::mutant::{self, Mutant};
 
@@ -31,6 +33,7 @@ impl App {
             if let Some(after) = self.plan_fleet(&name) {
                 next = next.min(after);
             }
+            self.tell_fleet(&name);
         }
         next
     }
@@ -109,6 +112,56 @@ impl App {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
+    }
+
+    /// Says how a fleet is after its plan was carried out, with the plan's reason, to whoever follows it.
+    fn tell_fleet(&self, name: &FleetName) {
+        if !self.followed.is_followed() {
+            return;
+        }
+        // Under the lock, as who begins to follow looks under it: they miss nothing, and are told nothing older than what they saw.
+        let world = self.world();
+        if let Some(f) = world.fleets.get(name) {
+            self.followed.tell(self.fleet_change(name, f));
+        }
+    }
+
+    /// How a fleet is now.
+    fn fleet_change(&self, name: &FleetName, f: &FleetState) -> FleetChange {
+        FleetChange {
+            at: self.text(self.now()),
+            gone: f.sessions == 0 && self.config.load().fleet(name).is_none(),
+            fleet: self.fleet_view(name, f),
+        }
+    }
+
+    /// All fleets as they are shown: in the order of the configuration, then those that are gone from it and still have games.
+    pub(crate) fn fleets_shown(&self) -> Vec<FleetView> {
+        self.with_world(|w| self.fleets_in(w))
+            .into_iter()
+            .map(|c| c.fleet)
+            .collect()
+    }
+
+    /// The same, and what is told of them from here on.
+    pub(crate) fn follow_fleets(&self) -> (Vec<FleetChange>, Receiver<Arc<FleetChange>>) {
+        self.with_world(|w| (self.fleets_in(w), self.followed.listen()))
+    }
+
+    fn fleets_in(&self, world: &World) -> Vec<FleetChange> {
+        let config = self.config.load();
+        let configured = config.fleets.iter().map(|c| &c.name);
+        let mut others: Vec<&FleetName> = world
+            .fleets
+            .keys()
+            .filter(|n| config.fleet(n).is_none())
+            .collect();
+        others.sort_unstable();
+        configured
+            .chain(others)
+            .filter_map(|n| Some(self.fleet_change(n, world.fleets.get(n)?)))
+            .filter(|c| !c.gone)
+            .collect()
     }
 
     /// An injected bug: a claimed instance goes so that the next in line can have its place.

@@ -1,5 +1,5 @@
-//! What happens, told to whoever listens: the ring of events behind the resumable streams, and the table of routes behind the
-//! gateways.
+//! What happens, told to whoever listens: the ring of events behind the resumable streams, how fleets are, and the table of routes behind
+//! the gateways.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use spawnpoint_core::audit::RouteSeen;
 use spawnpoint_core::limits::EVENT_RING;
 use spawnpoint_core::{PlayerId, SessionId};
+use spawnpoint_wire::api::FleetChange;
 use spawnpoint_wire::event::Event;
 use spawnpoint_wire::link::{Cursor, Route, RouteUpdate};
 use tokio::sync::broadcast;
@@ -104,6 +105,35 @@ impl EventHub {
             live,
             place: format!("{}-{}", self.incarnation, ring.0),
         }
+    }
+}
+
+/// How fleets are, told to whoever follows them each time one is planned. Nothing is kept: who begins, or was too slow, is shown how
+/// all are now.
+pub struct FleetHub(broadcast::Sender<Arc<FleetChange>>);
+
+impl Default for FleetHub {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(LAG))
+    }
+}
+
+impl FleetHub {
+    /// Whether anybody follows: else there is nothing to prepare.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.0.receiver_count() > 0
+    }
+
+    /// Tells how one is.
+    pub fn tell(&self, change: FleetChange) {
+        let _ = self.0.send(Arc::new(change));
+    }
+
+    /// What is told from here on.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<Arc<FleetChange>> {
+        self.0.subscribe()
     }
 }
 

@@ -135,6 +135,21 @@ impl Call {
             .transpose()
     }
 
+    /// A parameter that is true or false; there without a value it is true.
+    pub(crate) fn flag(&self, name: &'static str) -> Result<bool, Failure> {
+        match self.param(name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1" | "") => Ok(true),
+            Some(_) => Err(Failure(
+                Problem::new(
+                    Code::InvalidParameter,
+                    format!("{name} must be true or false"),
+                )
+                .on(name),
+            )),
+        }
+    }
+
     /// `wait=`: seconds, bounded.
     pub(crate) fn wait(&self) -> Result<Option<Duration>, Failure> {
         let Some(seconds) = self.parsed::<f64>("wait")? else {

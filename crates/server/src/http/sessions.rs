@@ -515,15 +515,7 @@ pub(super) async fn logs(
             "only a backend key may read a game server's log",
         )));
     }
-    let follow = match call.param("follow") {
-        None | Some("false" | "0") => false,
-        Some("true" | "1" | "") => true,
-        Some(_) => {
-            return Err(Failure(
-                Problem::new(Code::InvalidParameter, "follow must be true or false").on("follow"),
-            ));
-        }
-    };
+    let follow = call.flag("follow")?;
     let tail_bytes = call.parsed::<u64>("tail")?;
     let instance = ctx
         .app

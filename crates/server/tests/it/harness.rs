@@ -385,7 +385,19 @@ impl Up {
         limit: Duration,
         done: impl Fn(&[Value]) -> bool,
     ) -> Vec<Value> {
-        let mut request = Request::get(format!("/api/events?{query}")).header("host", "localhost");
+        let path = format!("/api/events?{query}");
+        self.follow_path(&path, last, limit, done).await
+    }
+
+    /// The same of any stream of server-sent events.
+    pub(crate) async fn follow_path(
+        &self,
+        path: &str,
+        last: Option<&str>,
+        limit: Duration,
+        done: impl Fn(&[Value]) -> bool,
+    ) -> Vec<Value> {
+        let mut request = Request::get(path).header("host", "localhost");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }

@@ -243,3 +243,110 @@ async fn an_instance_speaks_for_itself_only() {
         .await
         .code(401, "invalid_credentials");
 }
+
+/// A fleet with so many warm, and no more instances than this.
+fn pool(name: &str, warm: u32, most: u32) -> spawnpoint_server::config::FleetConfig {
+    let mut f = fleet(name);
+    (f.warm, f.max_instances) = (warm, Some(most));
+    f
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_fleets_are_told_with_their_reasons_and_each_once() {
+    let w = World::new(SimulatedConfig {
+        boot: Span::Fixed(Duration::from_secs(2)),
+        ..SimulatedConfig::default()
+    });
+    let up = w
+        .up(config(vec![pool("arena", 2, 3), pool("other", 0, 3)]))
+        .await;
+    // Warm instances are on their way; the follower sees them get ready, one taken, another started, and the session end.
+    let following = up.follow_path(
+        "/api/fleets?follow=true",
+        None,
+        Duration::from_secs(60),
+        |told| {
+            let last = told.iter().rfind(|c| c["name"] == "arena");
+            told.iter().any(|c| c["claimed"] == 1)
+                && last.is_some_and(|c| c["claimed"] == 0 && c["warm"] == 2 && c["stopping"] == 0)
+        },
+    );
+    let (told, ()) = tokio::join!(following, async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let session = id(&up.play("p").await);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        up.call("DELETE", &format!("/api/sessions/{session}"), None, None)
+            .await
+            .is(200);
+    });
+    // In their order, as all are when the stream begins.
+    assert_eq!(
+        (&told[0]["name"], &told[1]["name"]),
+        (&json!("arena"), &json!("other"))
+    );
+    let numbers = |c: &Value| ["warm", "starting", "claimed"].map(|n| c[n].as_u64().unwrap());
+    let arena: Vec<&Value> = told.iter().filter(|c| c["name"] == "arena").collect();
+    let mut seen: Vec<[u64; 3]> = arena.iter().map(|c| numbers(c)).collect();
+    seen.dedup();
+    let order = [[0, 2, 0], [2, 0, 0], [1, 1, 1], [2, 0, 1], [2, 0, 0]];
+    let mut rest = seen.iter();
+    assert!(
+        order.iter().all(|wanted| rest.any(|s| s == wanted)),
+        "{seen:?}"
+    );
+    // Each has its time and the reason of the plan that made it so; none says what was said.
+    let claim = arena.iter().find(|c| numbers(c) == [1, 1, 1]).unwrap();
+    assert_eq!(claim["last_plan"]["because"], "1 of 2 warm: 1 more");
+    assert_eq!(claim["last_plan"]["start"], 1);
+    let times: Vec<&str> = arena.iter().map(|c| c["at"].as_str().unwrap()).collect();
+    assert!(
+        times.is_sorted() && times[0] < times[times.len() - 1],
+        "{times:?}"
+    );
+    let what = |c: &Value| {
+        (
+            numbers(c),
+            c["stopping"].clone(),
+            c["sessions"].clone(),
+            c["last_plan"]["because"].clone(),
+        )
+    };
+    assert!(
+        arena.windows(2).all(|pair| what(pair[0]) != what(pair[1])),
+        "{arena:#?}"
+    );
+    // The fleet that nobody plays says how it is, and when it is planned for the first time.
+    let other = told.iter().filter(|c| c["name"] == "other").count();
+    assert!((1..=2).contains(&other), "{told:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_fleet_is_followed_until_it_is_gone() {
+    let w = World::new(SimulatedConfig::default());
+    let up = w.up(config(vec![fleet("arena"), fleet("other")])).await;
+    let session = id(&up.play("p").await);
+    let path = "/api/fleets/arena?follow=1";
+    let (told, ()) = tokio::join!(
+        // To its end: nobody says here when it is enough.
+        up.follow_path(path, None, Duration::from_secs(600), |_| false),
+        async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            // Its session plays on, so it is still there.
+            up.server.reload(config(vec![fleet("other")]));
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            up.call("DELETE", &format!("/api/sessions/{session}"), None, None)
+                .await
+                .is(200);
+        }
+    );
+    assert!(told.iter().all(|c| c["name"] == "arena"), "{told:#?}");
+    let gone: Vec<bool> = told.iter().map(|c| c["gone"].as_bool().unwrap()).collect();
+    let (last, before) = gone.split_last().unwrap();
+    assert!(*last && before.iter().all(|g| !g), "{gone:?}");
+    up.get("/api/fleets/nowhere?follow=true")
+        .await
+        .code(404, "fleet_not_found");
+    up.get("/api/fleets?follow=maybe")
+        .await
+        .code(400, "invalid_parameter");
+}

@@ -42,6 +42,25 @@ pub struct FleetView {
     pub last_plan: Option<PlanView>,
 }
 
+impl FleetView {
+    /// Whether somebody who follows the fleet would see a difference: in its numbers, its state, or what was planned and why. The same
+    /// plan made again is none, nor is a reason that only counts down.
+    #[must_use]
+    pub fn differs(&self, other: &Self) -> bool {
+        let plan = |v: &Self| {
+            v.last_plan.as_ref().map(|p| {
+                let words: String = p.because.chars().filter(|c| !c.is_ascii_digit()).collect();
+                (p.admit, p.start, p.stop, words)
+            })
+        };
+        let rest = |v: &Self| Self {
+            last_plan: None,
+            ..v.clone()
+        };
+        plan(self) != plan(other) || rest(self) != rest(other)
+    }
+}
+
 /// What the planner last decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlanView {
@@ -62,4 +81,80 @@ pub struct PlanView {
 pub struct FleetList {
     /// In the order of the configuration.
     pub fleets: Vec<FleetView>,
+}
+
+/// One entry of the followed list of fleets: how a fleet is after something about it changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FleetChange {
+    /// When it was so, RFC 3339.
+    pub at: String,
+    /// It is not configured any more and has no session left: its last entry.
+    pub gone: bool,
+    /// How it is; why is in `last_plan`.
+    #[serde(flatten)]
+    pub fleet: FleetView,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(warm: u32, because: &str) -> FleetView {
+        FleetView {
+            name: "arena".into(),
+            protocol: "tcp".into(),
+            expose: "gateway".into(),
+            warm_target: 2,
+            warm,
+            starting: 0,
+            queued: 0,
+            claimed: 0,
+            stopping: 0,
+            max_instances: None,
+            sessions: 0,
+            claims_warm: 0,
+            claims_cold: 0,
+            hit_rate: None,
+            degraded: false,
+            failures_in_a_row: 0,
+            last_plan: Some(PlanView {
+                at: format!("2026-01-01T00:00:0{warm}Z"),
+                admit: 0,
+                start: 0,
+                stop: 0,
+                because: because.into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_difference_is_in_numbers_or_in_words_and_not_in_time() {
+        let shown = view(1, "1 of 2 warm: 0 more; held for 900 ms");
+        let mut again = shown.clone();
+        again.last_plan = view(1, "1 of 2 warm: 0 more; held for 400 ms").last_plan;
+        if let Some(plan) = &mut again.last_plan {
+            plan.at = "2026-01-01T00:01:00Z".into();
+        }
+        assert!(!shown.differs(&again));
+        assert!(shown.differs(&view(2, "1 of 2 warm: 0 more; held for 900 ms")));
+        assert!(shown.differs(&view(1, "as wanted")));
+        let mut stops = shown.clone();
+        if let Some(plan) = &mut stops.last_plan {
+            plan.stop = 1;
+        }
+        assert!(shown.differs(&stops));
+    }
+
+    #[test]
+    fn an_entry_is_one_flat_object() {
+        let change = FleetChange {
+            at: "2026-01-01T00:00:00Z".into(),
+            gone: false,
+            fleet: view(1, "x"),
+        };
+        let json = serde_json::to_value(&change).unwrap();
+        assert_eq!((&json["name"], &json["warm"]), (&"arena".into(), &1.into()));
+        assert_eq!(json["last_plan"]["because"], "x");
+        assert_eq!(serde_json::from_value::<FleetChange>(json).unwrap(), change);
+    }
 }
