@@ -50,6 +50,12 @@ pub const CLOSE_DRAIN: Duration = Duration::from_millis(500);
 pub const LINGER: Duration = Duration::from_secs(2);
 /// Bytes of a client read and thrown away after its handshake was refused: more than any that means well sends before an answer.
 pub const REFUSED_DISCARD: usize = 256 * 1024;
+/// Connections that are refused as such, past a limit or in a drain, and are waited for until they have heard it, at once. Each is a
+/// descriptor for up to [`LINGER`]; of the others only what has come already is read over.
+pub const REFUSALS_AT_ONCE: usize = 256;
+/// Connections that the kernel has made and nobody has accepted, of one listener at its end, that are still heard: as many as Linux
+/// keeps unless told otherwise.
+pub const BACKLOG_HEARD: usize = 4_096;
 /// A game's socket died without a word: the control plane has this long to say why.
 pub const WORD_WAIT: Duration = Duration::from_secs(2);
 /// One side has finished; the other may go on for this long.

@@ -20,6 +20,7 @@ mod half;
 mod handshake;
 mod head;
 mod http_game;
+mod linger;
 mod metrics;
 mod progress;
 mod relay;
@@ -45,6 +46,7 @@ use spawnpoint_core::Clock;
 use spawnpoint_wire::link::Link;
 use spawnpoint_wire::token::Keyring;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +59,7 @@ pub use metrics::Metrics;
 pub use serve::NotFound;
 pub use tcp::ports::{TcpConfig, TcpListeners};
 
-use config::DRAIN_LIMIT;
+use config::{DRAIN_LIMIT, REFUSALS_AT_ONCE};
 use table::Table;
 
 /// What the gateway stands on.
@@ -86,6 +88,8 @@ struct Inner {
     tcp: Option<Arc<TcpListeners>>,
     table: Arc<Table>,
     addresses: serve::Addresses,
+    /// Places of those who are being told that they are not let in.
+    refusing: Arc<Semaphore>,
     /// Free connections to HTTP games.
     pool: Arc<http_game::Pool>,
     tracker: TaskTracker,
@@ -114,6 +118,7 @@ impl Gateway {
             tcp: deps.tcp,
             table,
             addresses: serve::Addresses::default(),
+            refusing: Arc::new(Semaphore::new(REFUSALS_AT_ONCE)),
             pool,
             tracker: TaskTracker::new(),
             kill: CancellationToken::new(),

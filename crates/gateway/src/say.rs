@@ -1,9 +1,18 @@
 //! Something small for a client, said in whole or not at all.
+//!
+//! A socket that is closed while something it received is unread resets its connection, and the kernel of the other side may then throw
+//! away what was said last. So who says something last also reads over what still comes, within limits.
 
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::sync::Arc;
+
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::Inner;
 use crate::config::{CLIENT_WRITE, LINGER};
 
 /// Writes this; false: the client is gone or takes nothing.
@@ -14,8 +23,7 @@ pub(crate) async fn say(client: &mut TcpStream, bytes: &[u8]) -> bool {
     )
 }
 
-/// Says this as the last thing, and reads over what may still come, up to so many bytes and not for long: a socket closed with unread
-/// bytes takes back what it said last.
+/// Says this as the last thing, and reads over what may still come, up to so many bytes and not for long.
 pub(crate) async fn last_words(mut client: TcpStream, words: &[u8], discard: usize) {
     if !say(&mut client, words).await {
         return;
@@ -32,4 +40,34 @@ pub(crate) async fn last_words(mut client: TcpStream, words: &[u8], discard: usi
         }
     };
     let _ = timeout(LINGER, read_over).await;
+}
+
+/// [`last_words`] for somebody who is not let in at all, in a task of their own. When too many are being told, they are told without
+/// waiting for what they still send.
+pub(crate) fn refuse(inner: &Arc<Inner>, client: TcpStream, words: Vec<u8>, discard: usize) {
+    match inner.refusing.clone().try_acquire_owned() {
+        Ok(place) => {
+            inner.tracker.spawn(async move {
+                last_words(client, &words, discard).await;
+                drop(place);
+            });
+        }
+        Err(_) => hang_up(&client, &words, discard),
+    }
+}
+
+/// Says this and reads over what has come by now.
+fn hang_up(client: &TcpStream, words: &[u8], discard: usize) {
+    let socket = SockRef::from(client);
+    // The socket is new: it has room for this.
+    let _ = socket.send(words);
+    let _ = socket.shutdown(Shutdown::Write);
+    let mut room = [MaybeUninit::uninit(); 4096];
+    let mut left = discard;
+    while left > 0 {
+        match socket.recv(&mut room) {
+            Ok(n) if n > 0 => left = left.saturating_sub(n),
+            _ => return,
+        }
+    }
 }

@@ -21,14 +21,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
-use crate::config::{ACCEPT_PAUSE, CLIENT_UNACKNOWLEDGED, KEEPALIVE, KEEPALIVE_INTERVAL, MAX_HEAD};
+use crate::config::{
+    ACCEPT_PAUSE, BACKLOG_HEARD, CLIENT_UNACKNOWLEDGED, KEEPALIVE, KEEPALIVE_INTERVAL, MAX_HEAD,
+    REFUSED_DISCARD,
+};
 use crate::metrics::lock;
 use spawnpoint_wire::access::Peer;
 
 use crate::Inner;
 use crate::handshake::{self, Asked, Visit};
 use crate::http_game::{self, Reply, entrance};
+use crate::linger::Lingering;
 use crate::relay::Leg;
+use crate::say;
 
 /// Small frames leave at once, and a peer that vanished is noticed.
 pub(crate) fn quicken(stream: &TcpStream) {
@@ -113,7 +118,8 @@ pub(crate) async fn accept<S, B>(
     let mut failing = false;
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
+            biased;
+            () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -143,9 +149,47 @@ pub(crate) async fn accept<S, B>(
                 );
                 inner.tracker.spawn(connection);
             }
-            None => refuse(&inner, &stream),
+            None => {
+                inner
+                    .table
+                    .counters
+                    .connections_refused
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                // Reading the request first would be the work that the limit saves.
+                let detail = "too many connections; close some and try again";
+                turn_away(&inner, stream, Code::TooManyConnections, detail);
+            }
         }
     }
+    for (stream, _) in backlog(listener) {
+        let detail = crate::Refusal::Draining.to_string();
+        turn_away(&inner, stream, Code::ShuttingDown, &detail);
+    }
+}
+
+/// Answers a request that is not read.
+fn turn_away(inner: &Arc<Inner>, stream: TcpStream, code: Code, detail: &str) {
+    let answer = handshake::bare_problem(code, detail);
+    say::refuse(inner, stream, answer, REFUSED_DISCARD);
+}
+
+/// The connections that the kernel has made and nobody has accepted, of a listener that is not needed any more: closing it resets
+/// them, and their clients would not hear why.
+pub(crate) fn backlog(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let listener = listener.into_std().ok();
+    std::iter::from_fn(move || {
+        loop {
+            match listener.as_ref()?.accept() {
+                Ok((stream, peer)) => {
+                    stream.set_nonblocking(true).ok()?;
+                    return Some((TcpStream::from_std(stream).ok()?, peer));
+                }
+                Err(e) if is_one_connections_problem(&e) => {}
+                Err(_) => return None,
+            }
+        }
+    })
+    .take(BACKLOG_HEARD)
 }
 
 pub(crate) fn is_one_connections_problem(e: &io::Error) -> bool {
@@ -156,20 +200,6 @@ pub(crate) fn is_one_connections_problem(e: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
-}
-
-/// Too many: says so in one write and hangs up. Reading the request first would be the work that the limit saves.
-fn refuse(inner: &Inner, stream: &TcpStream) {
-    inner
-        .table
-        .counters
-        .connections_refused
-        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let answer = handshake::bare_problem(
-        Code::TooManyConnections,
-        "too many connections; close some and try again",
-    );
-    let _ = stream.try_write(&answer);
 }
 
 async fn connection<S, B>(
@@ -197,7 +227,7 @@ async fn connection<S, B>(
         .header_read_timeout(inner.config.header_timeout)
         .max_buf_size(MAX_HEAD)
         .preserve_header_case(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(Lingering::new(TokioIo::new(stream)), service);
     let mut stopping = false;
     let asked = loop {
         let served = poll_fn(|cx| {
@@ -225,7 +255,7 @@ async fn connection<S, B>(
     let visit = Visit {
         inner: inner.clone(),
         client: Leg {
-            stream: parts.io.into_inner(),
+            stream: parts.io.into_inner().into_inner(),
             early: parts.read_buf.to_vec(),
         },
         peer,

@@ -41,12 +41,23 @@ enum Asked {
 /// The first word: what state the match is in. Whoever does not know whether the token line goes to a gateway or to the game itself
 /// forgives the game one `ERROR` for it.
 pub(crate) async fn first_word(lines: &mut Lines, forgiving: bool) -> Result<String, Fault> {
-    lines.send("GET_STATE").await?;
+    tell(lines, "GET_STATE").await?;
     match word(lines.next().await?) {
         Err(fault) if forgiving && fault.class == "game_unknown_command" => {
             word(lines.next().await?)
         }
         told => told,
+    }
+}
+
+/// Sends a line of the beginning. Where that fails, the other side has said why before it hung up, or nothing.
+pub(crate) async fn tell(lines: &mut Lines, line: &str) -> Result<(), Fault> {
+    let Err(fault) = lines.send(line).await else {
+        return Ok(());
+    };
+    match lines.next().await {
+        Ok(Some(said)) => word(Some(said)).and(Err(fault)),
+        Ok(None) | Err(_) => Err(fault),
     }
 }
 
@@ -262,6 +273,29 @@ mod tests {
             spread.max_ms >= 990.0 && spread.p50_ms >= 390.0,
             "{spread:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_read_also_by_who_cannot_write_any_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (mut door, _) = listener.accept().await.unwrap();
+        door.write_all(b"ERROR session_not_found\n").await.unwrap();
+        door.shutdown().await.unwrap();
+        drop(door);
+        let mut lines = Lines::new(Either::Left(tcp));
+        // The first write is answered by a reset, so that sooner or later one fails.
+        let fault = loop {
+            if let Err(fault) = tell(&mut lines, "GET_STATE").await {
+                break fault;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(fault.class, "game_session_not_found");
+        let fault = tell(&mut lines, "GET_STATE").await.unwrap_err();
+        assert!(fault.transient, "nothing more was said: {fault}");
     }
 
     #[tokio::test]

@@ -273,7 +273,7 @@ async fn look(client: &TcpStream, ended_at: &mut Option<Instant>) -> Result<(), 
         Ended::Both => Err(Turned::Gone),
         // Perhaps it only has nothing more to say, perhaps it is gone: that cannot be told from here.
         Ended::Reading if ended_at.get_or_insert_with(Instant::now).elapsed() >= HALF_CLOSED => {
-            Err(Turned::Gone)
+            Err(Refusal::StillStarting.into())
         }
         Ended::Reading | Ended::No => Ok(()),
     }

@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use crate::Inner;
 use crate::config::ACCEPT_PAUSE;
 use crate::decide::Refusal;
-use crate::serve::{Permit, is_one_connections_problem, quicken_client};
+use crate::say;
+use crate::serve::{Permit, backlog, is_one_connections_problem, quicken_client};
 use ports::{Listening, TcpListeners};
 
 /// A client that need not say who they are is given this long to begin with it; a game that speaks first is not kept waiting longer.
@@ -60,9 +61,14 @@ pub(crate) async fn listen(
             Some(_) = accepting.join_next() => {}
         }
     }
+    for listening in listeners.take_fresh() {
+        accepting.spawn(accept(inner.clone(), listening, shutdown.clone()));
+    }
     accepting.join_all().await;
 }
 
+/// Accepts for one session until it is over or we are told to stop. Who has connected by then is heard and told so like those before
+/// them: what the kernel has accepted for us it would only reset.
 async fn accept(inner: Arc<Inner>, listening: Listening, shutdown: CancellationToken) {
     let mut sockets = Vec::with_capacity(listening.sockets.len());
     for socket in listening.sockets {
@@ -82,8 +88,8 @@ async fn accept(inner: Arc<Inner>, listening: Listening, shutdown: CancellationT
     loop {
         let accepted = tokio::select! {
             biased;
-            () = listening.closed.cancelled() => return,
-            () = shutdown.cancelled() => return,
+            () = listening.closed.cancelled() => break,
+            () = shutdown.cancelled() => break,
             accepted = any(&sockets) => accepted,
         };
         match accepted {
@@ -99,6 +105,9 @@ async fn accept(inner: Arc<Inner>, listening: Listening, shutdown: CancellationT
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+    for (stream, peer) in sockets.into_iter().flat_map(backlog) {
+        take_in(&inner, &door, stream, peer);
     }
 }
 
@@ -127,7 +136,7 @@ fn take_in(inner: &Arc<Inner>, door: &Arc<greeting::Door>, stream: TcpStream, pe
                 .counters
                 .connections_refused
                 .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let _ = stream.try_write(&error_line(&Refusal::Limit));
+            say::refuse(inner, stream, error_line(&Refusal::Limit), DISCARD_LIMIT);
         }
     }
 }

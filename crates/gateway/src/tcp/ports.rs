@@ -129,12 +129,17 @@ impl TcpListeners {
     pub(crate) async fn fresh(&self) -> Vec<Listening> {
         loop {
             let opened = self.opened.notified();
-            let fresh = std::mem::take(&mut lock(&self.state).fresh);
+            let fresh = self.take_fresh();
             if !fresh.is_empty() {
                 return fresh;
             }
             opened.await;
         }
+    }
+
+    /// Those sockets, if there are any.
+    pub(crate) fn take_fresh(&self) -> Vec<Listening> {
+        std::mem::take(&mut lock(&self.state).fresh)
     }
 
     fn bind_exactly(
@@ -267,7 +272,7 @@ impl TcpPorts for TcpListeners {
         let Some(open) = state.open.remove(&session) else {
             return;
         };
-        state.fresh.retain(|l| l.session != session);
+        // Sockets that nobody accepts on yet stay where they are: who has connected to them is told that it is over.
         open.closed.cancel();
         let now = self.clock.now();
         state.table.release(open.port, session, true, now);

@@ -2,7 +2,8 @@
 //!
 //! It behaves as the wire would: a side that finishes sending is finished on the other side too and the answers still flow; a
 //! connection that is reset is reset. What is ended by us after the game's last words ends like the game's own end (FIN); what is
-//! taken from a player while the session goes on elsewhere is reset, because a stream that is cut must not look whole.
+//! taken from a player while the session goes on elsewhere is reset, because a stream that is cut must not look whole. Only who has not
+//! heard a byte of a game that is over is told so by a line of ours.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +20,8 @@ use tokio::time::{Instant, Sleep};
 use super::preamble::Said;
 use super::sniff::{Heard, Sniff, authorise, poll_hear};
 use super::{TCP_HALF_CLOSED, TOKEN_HOLD, error_line};
-use crate::config::{CLOSE_LIMIT, HALF_CLOSED, LINGER, WATCH_PERIOD};
+use crate::config::{CLOSE_LIMIT, HALF_CLOSED, LINGER, WATCH_PERIOD, WORD_WAIT};
+use crate::connect::refusal_for;
 use crate::decide::Refusal;
 use crate::frames::Sender;
 use crate::half::{CHUNK, Half, Moved, note};
@@ -41,6 +43,8 @@ enum Stage {
         /// Not longer than this, whoever is slow.
         until: Instant,
     },
+    /// The game's connection failed before it said anything: is the session over?
+    Unheard,
     /// Everything is said and our end is on its way; the client may finish.
     Lingering,
 }
@@ -354,7 +358,25 @@ impl TcpRelay {
                 let _ = Pin::new(&mut self.client).poll_shutdown(cx);
                 Step::On
             }
+            Poll::Ready(Moved::SourceLost) if self.down.moves == 0 => {
+                self.leave_game(cx);
+                self.stage = Stage::Unheard;
+                self.arm(Alarm::Stage, WORD_WAIT);
+                Step::Again
+            }
             Poll::Ready(_) => self.broken(),
+        }
+    }
+
+    /// Waits for the control plane to say what became of a game that took the connection and died without a word: a match that is just
+    /// over does so to its late comers. They have heard nothing yet, so they are told like those who come a moment later.
+    fn poll_unheard(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let order = self.admission.tunnel().poll_order(cx);
+        match order {
+            Poll::Ready(close) if is_elsewhere(close) => Poll::Ready(self.broken()),
+            Poll::Ready(close) => Poll::Ready(self.turn_away(&refusal_for(close), cx)),
+            Poll::Pending if self.poll_alarm(Alarm::Stage, cx) => Poll::Ready(self.broken()),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -496,6 +518,7 @@ impl Future for TcpRelay {
             let step = match self.stage {
                 Stage::Open => self.poll_open(cx),
                 Stage::Farewell { close, until } => self.poll_farewell(close, until, cx),
+                Stage::Unheard => self.poll_unheard(cx),
                 Stage::Lingering => self.poll_lingering(cx),
             };
             match ready!(step) {

@@ -19,6 +19,7 @@ mod http_host;
 mod http_hostile;
 mod link;
 mod progress;
+mod refusals;
 mod relay;
 mod reports;
 mod tcp;

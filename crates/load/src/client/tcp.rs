@@ -179,7 +179,7 @@ impl Client {
             TokenLine::Auto => token,
         };
         if let Some(token) = &line {
-            lines.send(&format!("SPAWNPOINT {token}")).await?;
+            play::tell(&mut lines, &format!("SPAWNPOINT {token}")).await?;
         }
         let forgiving = line.is_some() && shared.through_gateway.is_none();
         let first = play::first_word(&mut lines, forgiving);
