@@ -89,6 +89,7 @@ impl FileJournal {
             continues: false,
             unsaid: 0,
             try_at: now,
+            failing: false,
             known: HashSet::new(),
             buffer: Vec::new(),
             counts: Arc::clone(&counts),
@@ -175,6 +176,8 @@ struct Writer {
     /// Decisions that were left out and not said to be.
     unsaid: u64,
     try_at: Moment,
+    /// That nothing can be written was said; once until it works again.
+    failing: bool,
     /// Sessions whose state can be known from this file.
     known: HashSet<SessionId>,
     buffer: Vec<u8>,
@@ -187,6 +190,12 @@ impl Writer {
             let more = inbox.try_iter().take(BATCH - 1);
             let batch: Vec<Mail> = std::iter::once(first).chain(more).collect();
             self.write(batch);
+        }
+        if self.unsaid > 0 {
+            // Perhaps there is room again: what is missing is said at least.
+            self.try_at = self.clock.now();
+            let (lost, made) = (0, None);
+            self.write(vec![Mail { lost, made }]);
         }
     }
 
@@ -214,9 +223,8 @@ impl Writer {
                 self.counts.written.fetch_add(count, Ordering::Relaxed);
             }
             Err(e) => {
-                tracing::warn!(error = %e, directory = %self.directory.display(), "decisions cannot be logged; trying again in a while");
                 self.next = first;
-                self.give_up_file();
+                self.give_up_file(&e);
                 self.unsaid = already + lost + count;
                 self.counts.lost.fetch_add(count, Ordering::Relaxed);
             }
@@ -279,7 +287,10 @@ impl Writer {
     }
 
     /// A write failed: what of it is there is taken back, and another file is begun later.
-    fn give_up_file(&mut self) {
+    fn give_up_file(&mut self, e: &io::Error) {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(error = %e, directory = %self.directory.display(), "decisions cannot be logged; trying again every few seconds");
+        }
         if let Some((file, length)) = self.file.take() {
             // If that fails too the file ends in a torn line, which says what it is.
             let _ = file.set_len(length);
@@ -294,26 +305,31 @@ impl Writer {
         }
         let first = self.next;
         match self.begin_file() {
-            Ok(()) => true,
+            Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!(lost = self.unsaid, "decisions are logged again");
+                }
+                true
+            }
             Err(e) => {
-                tracing::warn!(error = %e, directory = %self.directory.display(), "decisions cannot be logged; trying again in a while");
                 self.next = first;
-                self.buffer.clear();
-                self.give_up_file();
+                self.give_up_file(&e);
                 false
             }
         }
     }
 
-    /// The next file, with its head in it.
+    /// The next file, with its head in it. Nothing is left of one that could not be begun: while a disk is full there would be another
+    /// one every few seconds.
     fn begin_file(&mut self) -> io::Result<()> {
-        self.number += 1;
-        let path = self.directory.join(format!("{:08}{SUFFIX}", self.number));
+        self.prune()?;
+        let number = self.number + 1;
+        let path = self.directory.join(format!("{number:08}{SUFFIX}"));
         let file = OpenOptions::new()
             .append(true)
             .create_new(true)
             .mode(0o600)
-            .open(path)?;
+            .open(&path)?;
         self.file = Some((file, 0));
         self.known.clear();
         let now = self.clock.now();
@@ -326,24 +342,33 @@ impl Writer {
             wall: self.clock.wall(now),
             now,
         }));
-        self.flush()?;
+        if let Err(e) = self.flush() {
+            self.file = None;
+            // If that fails too it is an empty file, or half a head, which says what it is.
+            let _ = std::fs::remove_file(path);
+            return Err(e);
+        }
+        self.number = number;
         self.part += 1;
         self.continues = true;
-        self.prune()
+        Ok(())
     }
 
     fn longest(&self) -> u64 {
         LONGEST_FILE.min(self.keep / FILES_KEPT)
     }
 
-    /// The oldest files go until there is room for the one that was begun.
+    /// The oldest files go until there is room for the one that is to be begun.
     fn prune(&self) -> io::Result<()> {
         let room = self.keep - self.longest();
         let mut kept = 0;
-        for file in files(&self.directory)?.iter().rev().skip(1) {
+        for file in files(&self.directory)?.iter().rev() {
             kept += file.length;
-            if kept > room {
-                std::fs::remove_file(&file.path)?;
+            if kept > room
+                && let Err(e) = std::fs::remove_file(&file.path)
+                && e.kind() != io::ErrorKind::NotFound
+            {
+                return Err(e);
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "a test that fails should say where"
 )]
@@ -15,6 +16,7 @@ mod faults;
 mod harness;
 mod joining;
 mod journal;
+mod journal_disk;
 mod lifecycle;
 mod matches;
 mod matching;

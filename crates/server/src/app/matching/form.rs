@@ -113,21 +113,17 @@ impl App {
         };
         let (config, held) = (candidates.queue, candidates.held);
         let waiting = candidates.all.len();
-        let noted = self.journal.as_ref().map(|_| candidates.all.clone());
-        let proposal = self.propose(candidates.all, config.rules, now).await;
-        if let (Some(journal), Some(all)) = (&self.journal, noted)
+        // A panic in it would be a bug; the queue is then looked at again when it changes.
+        let looked = self.propose(candidates.all, config.rules, now).await;
+        let (all, proposal) = looked.unzip();
+        let proposal = proposal.unwrap_or_default();
+        if let (Some(journal), Some(all)) = (&self.journal, all)
             && self
                 .tickets()
                 .is_noteworthy(name, !proposal.matches.is_empty())
         {
-            let rules = config.rules;
-            journal.note(Made::propose(
-                name.clone(),
-                rules,
-                all,
-                now,
-                proposal.clone(),
-            ));
+            let (name, again) = (name.clone(), proposal.clone());
+            journal.note(Made::propose(name, config.rules, all, now, again));
         }
         let again = proposal.recheck_after.map(|d| now.after(d));
         let mut soon = false;
@@ -147,19 +143,22 @@ impl App {
         }
     }
 
+    /// Looks for matches; gives back whom it looked at.
     async fn propose(
         &self,
         candidates: Vec<Arc<Candidate>>,
         rules: Rules,
         now: Moment,
-    ) -> Proposal {
+    ) -> Option<(Vec<Arc<Candidate>>, Proposal)> {
         let few = candidates.len() <= INLINE_MOST;
-        let look = move || propose(candidates.iter().map(|c| &**c), &rules, now);
+        let look = move || {
+            let proposal = propose(candidates.iter().map(|c| &**c), &rules, now);
+            (candidates, proposal)
+        };
         if few {
-            return look();
+            return Some(look());
         }
-        // A panic in it would be a bug; the queue is then looked at again when it changes.
-        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+        tokio::task::spawn_blocking(look).await.ok()
     }
 
     /// Takes a match and starts it beside. False when somebody of it is not to be had any more: the queue is looked at again.
