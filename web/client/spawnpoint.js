@@ -662,6 +662,7 @@ export function createClient({ env = globalThis, server = '' } = {}) {
     session: null,
     sent: 0, // heartbeats and beacons since the page was loaded
     timer: null,
+    period: HEARTBEAT_MS, // between heartbeats: the default until the server says how often it wants to hear
     startedAt: 0,
     lastActivity: 0,
     lastBeat: { at: 0, idleTime: 0, status: 'inactive' },
@@ -674,8 +675,18 @@ export function createClient({ env = globalThis, server = '' } = {}) {
       metrics.dozing = false;
       if (metrics.timer !== null) return;
       metrics.startedAt = now();
-      metrics.timer = env.setInterval(() => metrics.tick(), HEARTBEAT_MS);
+      metrics.timer = env.setInterval(() => metrics.tick(), metrics.period);
       metrics.beat('active');
+    },
+
+    /** As often as the fleet is set to ask (`heartbeat`); never more than once a second. */
+    keepTo(seconds) {
+      const period = Math.max(1000, seconds * 1000);
+      if (!Number.isFinite(period) || period === metrics.period) return;
+      metrics.period = period;
+      if (metrics.timer === null) return;
+      env.clearInterval(metrics.timer);
+      metrics.timer = env.setInterval(() => metrics.tick(), period);
     },
 
     /** The game is over. `tell` false where the server knows already. */
@@ -692,7 +703,7 @@ export function createClient({ env = globalThis, server = '' } = {}) {
       if (metrics.dozing) metrics.setActive();
       if (metrics.timer === null) return;
       const { at, idleTime, status } = metrics.lastBeat;
-      const stale = status !== 'active' || idleTime >= HEARTBEAT_MS || metrics.session.warning?.reason === 'idle';
+      const stale = status !== 'active' || idleTime >= metrics.period || metrics.session.warning?.reason === 'idle';
       if (stale && now() - at >= 1000) metrics.beat('active'); // at most one extra a second
     },
 
@@ -729,6 +740,7 @@ export function createClient({ env = globalThis, server = '' } = {}) {
         });
         if (!response.ok) return; // the socket's close code will say why
         const reply = await response.json();
+        metrics.keepTo(reply.next_heartbeat_s);
         session.setWarning(reply);
         session.emit('heartbeat', reply);
       } catch { /* offline: the next one is five seconds away */ }

@@ -294,6 +294,24 @@ describe('heartbeats', () => {
     assert.deepEqual([last.idleTime, last.sessionDuration], [60_000, 60_000]);
   });
 
+  it('beats as often as the server asks, and not more than once a second', async () => {
+    for (const [asked, every] of [[20, 20_000], [2.5, 2500], [0.001, 1000]]) {
+      const { browser, client } = await playing();
+      browser.on('POST', /\/heartbeat$/, () => [200, {
+        cull_at: null, cull_reason: null, warning: null, next_heartbeat_s: asked,
+      }]);
+      client.gameMetrics.setActive();
+      await browser.pass(60_000);
+      assert.equal(browser.sentTo('/heartbeat').length, 1 + 60_000 / every, `every ${asked} s`);
+      client.gameMetrics.setInactive();
+      client.gameMetrics.setActive();
+      await browser.settle();
+      const again = browser.sentTo('/heartbeat').length;
+      await browser.pass(60_000);
+      assert.equal(browser.sentTo('/heartbeat').length - again, 60_000 / every, 'and after a restart');
+    }
+  });
+
   it('stops at game over and resumes at restart', async () => {
     const { browser, client } = await playing();
     client.gameMetrics.setActive();

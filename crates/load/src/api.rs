@@ -55,6 +55,20 @@ impl Session {
     }
 }
 
+/// The reply to a heartbeat.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+struct Beaten {
+    next_heartbeat_s: Option<f64>,
+}
+
+impl Beaten {
+    /// Never sooner than in a second, whatever the server wishes: as browsers do.
+    fn next(self) -> Option<Duration> {
+        let seconds = self.next_heartbeat_s.filter(|s| s.is_finite())?;
+        Duration::try_from_secs_f64(seconds.max(1.0)).ok()
+    }
+}
+
 /// A fleet, as far as a tester cares.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Fleet {
@@ -233,12 +247,13 @@ impl Api {
         self.get_as_player(route, &path).await?.json()
     }
 
-    pub(crate) async fn heartbeat(&mut self, session: &str) -> Result<(), Fault> {
+    /// Says that the player is there; how long until the next one is due, where the server says so.
+    pub(crate) async fn heartbeat(&mut self, session: &str) -> Result<Option<Duration>, Fault> {
         let path = format!("/api/sessions/{}/heartbeat", encode(session));
         let route = "POST /api/sessions/{id}/heartbeat";
-        self.post_as_player(route, &path, json!({ "status": "active" }), ANSWER)
-            .await
-            .map(|_| ())
+        let body = json!({ "status": "active" });
+        let answer = self.post_as_player(route, &path, body, ANSWER).await?;
+        Ok(answer.json::<Beaten>()?.next())
     }
 
     /// The end call, as a player makes it.
@@ -365,6 +380,19 @@ mod tests {
         .unwrap();
         assert_eq!(matched.way.connect_port, Some(25000));
         assert_eq!(matched.player_id.as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn the_server_says_how_often_it_wants_to_hear() {
+        let next = |text| serde_json::from_str::<Beaten>(text).unwrap().next();
+        let seconds = Duration::from_secs_f64;
+        assert_eq!(
+            next(r#"{"next_heartbeat_s":2.5,"cull_at":null}"#),
+            Some(seconds(2.5))
+        );
+        assert_eq!(next(r#"{"next_heartbeat_s":0.001}"#), Some(seconds(1.0)));
+        assert_eq!(next("{}"), None);
+        assert_eq!(next(r#"{"next_heartbeat_s":1e300}"#), None);
     }
 
     #[test]

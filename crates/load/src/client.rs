@@ -6,7 +6,7 @@ mod websocket;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Credentials, Ticket};
@@ -26,7 +26,7 @@ const NOTICE: Duration = Duration::from_secs(2);
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// For leaving a queue or ending a session behind a client that gives up.
 const CLEANUP: Duration = Duration::from_secs(5);
-/// Between heartbeats: the documented default, which the browser client keeps to as well.
+/// Between heartbeats, until the server says how often it wants to hear: the documented default, as in the browser client.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// What the clients of a run share.
@@ -336,13 +336,17 @@ impl Client {
     }
 }
 
-/// Says that the player is there, on a fixed beat. Never returns; a heartbeat that fails is the next one's business, and the records
-/// show what came of it.
+/// Says that the player is there, on the beat that the server asks for. Never returns; a heartbeat that fails is the next one's business,
+/// and the records show what came of it.
 async fn beat_heart(api: &mut Api, session: &str) {
-    let mut beat = tokio::time::interval(HEARTBEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut every = HEARTBEAT;
+    let mut next = Instant::now();
     loop {
-        beat.tick().await;
-        let _ = api.heartbeat(session).await;
+        sleep_until(next).await;
+        if let Ok(Some(asked)) = api.heartbeat(session).await {
+            every = asked;
+        }
+        // From the intended time, not from the answer; what was missed meanwhile is not made up for.
+        next = (next + every).max(Instant::now());
     }
 }

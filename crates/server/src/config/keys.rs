@@ -349,7 +349,7 @@ pub(super) mod fleet {
     );
     pub(crate) static WARM: Key<Warm> = key(
         "warm",
-        "number, `{ replicas, max_age }`, or `\"none\"`",
+        "number, `{ replicas, max_age }` (`max_age` is a duration), or `\"none\"`",
         Is("0"),
         convert::warm,
         "Instances kept started and unclaimed; renewed at `max_age`. `\"none\"`: never, because the server needs everything in its environment.",

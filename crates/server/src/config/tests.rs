@@ -183,6 +183,40 @@ fn every_key_is_read() {
     );
 }
 
+/// `tests/it/durations.rs` takes from the documentation which durations there are, so what takes one has to say so.
+#[test]
+fn whatever_takes_a_duration_says_so() {
+    let taken =
+        |variable: &str, path: &str, value: &str| match with(MINIMAL, &[(variable, value)], &[]) {
+            Ok(_) => true,
+            Err(errors) => errors.iter().all(|e| e.path != path),
+        };
+    let mut tables = Vec::new();
+    for (path, all) in [
+        ("server", server::ALL),
+        ("fleet.arena", fleet::ALL),
+        ("queue.arena", queue::ALL),
+    ] {
+        for m in all {
+            let path = format!("{path}.{}", m.name);
+            let variable = format!("SPAWNPOINT_{}", path.replace('.', "_").to_ascii_uppercase());
+            let takes = taken(&variable, &path, "31m10s") && !taken(&variable, &path, "31m10q");
+            assert!(
+                !takes || m.form.contains("duration"),
+                "{path} takes {:?}",
+                m.form
+            );
+            if m.form.contains('{') {
+                tables.push(m.name);
+            }
+        }
+    }
+    // What is inside a table is not tried out: of these `max_age` is a duration, and says so.
+    assert_eq!(tables, ["keys", "warm", "ready", "skill", "latency"]);
+    let warm = fleet::ALL.iter().find(|m| m.name == "warm");
+    assert!(warm.is_some_and(|m| m.form.contains("`max_age` is a duration")));
+}
+
 #[test]
 fn flag_over_variable_over_file_over_default() {
     let text = format!("[server]\nport = 1111\n{MINIMAL}");

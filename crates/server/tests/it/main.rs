@@ -12,6 +12,7 @@ mod audit;
 mod away;
 mod contract;
 mod crowds;
+mod durations;
 mod faults;
 mod harness;
 mod joining;
