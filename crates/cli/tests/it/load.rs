@@ -495,3 +495,57 @@ fn a_progress_bar_is_for_terminals_only() {
     assert!(tester.wait().unwrap().success());
     assert_eq!(said, Vec::<String>::new());
 }
+
+/// Five thousand clients need so many files each, and some besides; a machine that allows fewer is given fewer.
+#[allow(clippy::print_stderr)] // a test that does less says so
+fn as_many_as_allowed() -> usize {
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let allowed = hard
+        .map_or(5_000, |files| files.saturating_sub(64) / 2)
+        .min(5_000);
+    if allowed < 5_000 {
+        eprintln!("only {allowed} clients instead of 5000: this machine allows no more open files");
+    }
+    usize::try_from(allowed).unwrap()
+}
+
+#[test]
+fn five_thousand_clients_finish_and_the_tester_says_what_it_took() {
+    let world = World::new(&matches_of(25, ""));
+    // More matches than this process has ports for its other tests.
+    let ports = [("SPAWNPOINT_INSTANCE_PORTS", "24000-24999")];
+    let up = Up::start_with(&world, &["up", "--output", "json"], &ports);
+    let clients = as_many_as_allowed();
+    let number = clients.to_string();
+    let words = [
+        "--clients",
+        &number,
+        "--spawn-rate",
+        "250",
+        "--match-duration",
+        "5",
+        "--poll",
+        "5",
+        "--wait-only",
+        // However slow this machine and whatever else it does.
+        "--timeout",
+        "300",
+        "--output",
+        "json",
+    ];
+    let called = finished(load(&world, &up, &words));
+    let report = report(&called);
+    assert_eq!(called.code, Some(0), "{}", report["verdict"]);
+    assert_eq!(report["clients"]["done"], clients, "{}", report["faults"]);
+    let matches = clients.div_ceil(25);
+    assert!(report["matches"].as_u64().unwrap() >= matches as u64);
+    assert_eq!(report["records"]["found"], report["matches"]);
+    // What it took itself stands beside: it is one process of a few threads, and far from being a processor's worth for each client.
+    let tester = &report["tester"];
+    let cpu = tester["cpu_s"].as_f64().unwrap();
+    let share = tester["cpu_share"].as_f64().unwrap();
+    assert!(cpu > 0.0 && share > 0.0 && share <= 1.0, "{tester}");
+    let each = cpu * 1000.0 / clients as f64;
+    assert!(each < 50.0, "{each} ms of processor a client: {tester}");
+    assert_eq!(tester["start_lag"]["count"], clients, "{tester}");
+}
