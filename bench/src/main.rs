@@ -9,6 +9,8 @@ mod clone;
 mod culls;
 mod floor;
 mod gateway;
+mod inside;
+mod journal;
 mod latency;
 mod matching;
 mod memory;
@@ -90,6 +92,8 @@ enum What {
     Matching,
     /// An audit of 10,000 live sessions and 1,000,000 records, and the claims made meanwhile.
     Audit,
+    /// Claims with and without a log of decisions: rate, latency, CPU time for each decision.
+    Journal,
     /// How late culls are: simulated and real sessions, also over a restart.
     Culls,
     /// What is noticed of a `kill -9` of the server and its start after it.
@@ -137,6 +141,7 @@ fn main() -> Result<()> {
                 What::Sharing,
                 What::Matching,
                 What::Audit,
+                What::Journal,
                 What::Culls,
                 What::Restart,
             ];
@@ -210,6 +215,10 @@ fn measure(what: What, quick: bool) -> Result<Section> {
         ),
         What::Matching => ("matching", matching::run(quick, &bar("matching"))),
         What::Audit => ("audit", audit::run(audit::Size::of(quick), &bar("audit"))),
+        What::Journal => (
+            "journal",
+            journal::run(journal::Size::of(quick), &bar("journal")),
+        ),
         What::Culls => (
             "culls",
             culls::run(&Binaries::find()?, culls::Size::of(quick), &bar("culls")),
