@@ -4,6 +4,8 @@
 //! needed, only a C++ compiler for libFuzzer itself. What it finds is in `target/fuzz-found`, what it learned in `target/fuzz-work`; the
 //! last lines of every run are kept in `target/fuzz-last-lines.txt`.
 
+mod kept;
+
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -297,15 +299,20 @@ fn hear(ran: &mut Ran, line: &str) {
     }
 }
 
-/// Adds what a run learned to the committed inputs: what covers most in the smallest files, as far as there is room.
+/// Adds what a run learned to the committed inputs: what covers most, as far as there is room.
 fn keep(place: &Place, engine: &Path, target: &str) -> Result<()> {
     let (corpus, work) = (place.corpus.join(target), place.work.join(target));
     let merged = place.work.join(format!("{target}.merged"));
+    let control = place.work.join(format!("{target}.merge"));
     let _ = fs::remove_dir_all(&merged);
+    let _ = fs::remove_file(&control);
     fs::create_dir_all(&merged)?;
-    // The real examples come first and are kept whatever they cover; so is what was found once.
+    // Into an empty folder, so that every input is asked what it covers; its own choice is not used.
+    let mut named = std::ffi::OsString::from("-merge_control_file=");
+    named.push(&control);
     let status = command(engine, target)
-        .args(["-merge=1", "-use_counters=0"])
+        .args(["-set_cover_merge=1", "-use_counters=0"])
+        .arg(named)
         .arg(format!("-max_len={}", 66 * 1024))
         .args([&merged, &corpus, &work])
         .stderr(Stdio::null())
@@ -313,40 +320,50 @@ fn keep(place: &Place, engine: &Path, target: &str) -> Result<()> {
     if !status.success() {
         bail!("merging the inputs of {target} failed");
     }
-    let mut files: Vec<(u64, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(&merged)? {
-        let entry = entry?;
-        files.push((entry.metadata()?.len(), entry.path()));
-    }
-    files.sort();
-    let (mut count, mut bytes) = (0, 0);
-    let mut committed = Vec::new();
+    let said = fs::read_to_string(&control).context("the merge says what inputs cover")?;
+    // The real examples are kept whatever they cover; so is what was found once.
+    let (anyway, inputs): (Vec<_>, Vec<_>) = kept::covering(&said)?
+        .into_iter()
+        .partition(|c| c.path.parent() == Some(&corpus) && is_kept_anyway(&c.path));
+    let mut room = kept::Room {
+        files: MAX_FILES,
+        bytes: MAX_BYTES,
+    };
+    let mut others = Vec::new();
     for entry in fs::read_dir(&corpus)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("seed-") || name.starts_with("found-") {
-            count += 1;
-            bytes += entry.metadata()?.len();
-            committed.push(fs::read(entry.path())?);
+        let path = entry?.path();
+        if is_kept_anyway(&path) {
+            room.files = room.files.saturating_sub(1);
+            room.bytes = room.bytes.saturating_sub(path.metadata()?.len());
         } else {
-            fs::remove_file(entry.path())?;
+            others.push(path);
         }
     }
-    for (length, path) in files {
-        let content = fs::read(&path)?;
-        if committed.contains(&content) || count >= MAX_FILES || bytes + length > MAX_BYTES {
-            continue;
-        }
-        let name = path.file_name().context("a merged input has a name")?;
+    let mut chosen = Vec::new();
+    for path in kept::choose(&inputs, &anyway, room) {
+        let name = path.file_name().context("an input has a name")?.to_owned();
+        chosen.push((name, fs::read(&path)?));
+    }
+    // Read first: some of them are among those that are replaced.
+    for path in others {
+        fs::remove_file(path)?;
+    }
+    for (name, content) in &chosen {
         fs::write(corpus.join(name), content)?;
-        count += 1;
-        bytes += length;
     }
     println!(
-        "  kept {count} inputs of {bytes} bytes in {}",
+        "  kept {} inputs beside {} that always stay in {}",
+        chosen.len(),
+        MAX_FILES - room.files,
         corpus.display()
     );
     Ok(())
+}
+
+/// Real examples, and what was found once.
+fn is_kept_anyway(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy());
+    name.is_some_and(|n| n.starts_with("seed-") || n.starts_with("found-"))
 }
 
 #[cfg(test)]
