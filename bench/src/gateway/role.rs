@@ -16,7 +16,9 @@ use spawnpoint_core::session::Phase;
 use spawnpoint_core::{Clock, PlayerId, SessionId};
 use spawnpoint_gateway::{Gateway, GatewayConfig, GatewayDeps, NotFound};
 use spawnpoint_runtime::clock::SystemClock;
-use spawnpoint_wire::link::{Cursor, Link, LinkError, Protocol, Report, Route, RouteUpdate};
+use spawnpoint_wire::link::{
+    Cursor, Link, LinkError, Protocol, Report, Resolved, Route, RouteUpdate,
+};
 use spawnpoint_wire::token::{Keyring, SigningKey, TokenClaims, VerifyingKey};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -100,7 +102,7 @@ impl Link for Desk {
         Ok(stream::iter([none]).chain(later).boxed())
     }
 
-    async fn resolve(&self, _session: SessionId) -> Result<Option<Route>, LinkError> {
+    async fn resolve(&self, _session: SessionId) -> Result<Option<Resolved>, LinkError> {
         Ok(None)
     }
 

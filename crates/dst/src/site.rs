@@ -20,7 +20,7 @@ use spawnpoint_server::{Deps, Keys, Server, build};
 use spawnpoint_store::flaky::Flaky as FlakyStore;
 use spawnpoint_store::lobby::memory::MemoryLobby;
 use spawnpoint_store::{Lobby, Records};
-use spawnpoint_wire::link::{Cursor, Link, LinkError, Report, Route, RouteUpdate};
+use spawnpoint_wire::link::{Cursor, Link, LinkError, Report, Resolved, RouteUpdate};
 use spawnpoint_wire::tables::Tables;
 use spawnpoint_wire::token::{Keyring, SigningKey};
 use tokio_util::sync::CancellationToken;
@@ -282,7 +282,7 @@ impl Link for SiteLink {
         Ok(routes.take_until(ended).boxed())
     }
 
-    async fn resolve(&self, session: SessionId) -> Result<Option<Route>, LinkError> {
+    async fn resolve(&self, session: SessionId) -> Result<Option<Resolved>, LinkError> {
         self.reach().await?;
         self.inner.resolve(session).await
     }
@@ -305,7 +305,7 @@ impl Link for AnyLink {
         self.link()?.routes(from).await
     }
 
-    async fn resolve(&self, session: SessionId) -> Result<Option<Route>, LinkError> {
+    async fn resolve(&self, session: SessionId) -> Result<Option<Resolved>, LinkError> {
         self.link()?.resolve(session).await
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use spawnpoint_core::lifecycle::Reason;
 use spawnpoint_core::{Moment, SessionId};
-use spawnpoint_wire::link::Route;
+use spawnpoint_wire::link::{Cursor, Resolved, Route};
 use tokio::sync::watch;
 
 use crate::config::{
@@ -40,8 +40,18 @@ pub(crate) enum Known {
 #[derive(Debug)]
 struct Slot {
     route: Arc<Route>,
+    /// It was asked for: what the stream brings up to this place is older.
+    as_of: Option<Cursor>,
     /// Only while somebody waits: most sessions have nobody waiting, and a channel is larger than a route.
     watch: Option<watch::Sender<RouteState>>,
+}
+
+impl Slot {
+    /// Whether this was asked for behind that place in the stream. Numbers of two runs of the server cannot be compared.
+    fn is_newer(&self, at: Cursor) -> bool {
+        self.as_of
+            .is_some_and(|a| a.incarnation == at.incarnation && a.sequence >= at.sequence)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,13 +96,22 @@ impl Routes {
         }
     }
 
-    /// A route of the stream.
-    pub(crate) fn set(&mut self, route: Route) -> Arc<Route> {
+    /// A route of the stream, at this place in it. `None`: what is known is newer.
+    pub(crate) fn set(&mut self, route: Route, at: Cursor) -> Option<Arc<Route>> {
+        let known = self.live.get(&route.session);
+        if known.is_some_and(|slot| slot.is_newer(at)) {
+            return None;
+        }
+        Some(self.put(route, None))
+    }
+
+    fn put(&mut self, route: Route, as_of: Option<Cursor>) -> Arc<Route> {
         let route = Arc::new(route);
         self.absent.remove(&route.session);
         match self.live.get_mut(&route.session) {
             Some(slot) => {
                 slot.route = route.clone();
+                slot.as_of = as_of;
                 if let Some(watch) = &slot.watch
                     && watch.send(RouteState::Live(route.clone())).is_err()
                 {
@@ -102,6 +121,7 @@ impl Routes {
             None => {
                 let slot = Slot {
                     route: route.clone(),
+                    as_of,
                     watch: None,
                 };
                 self.live.insert(route.session, slot);
@@ -126,27 +146,29 @@ impl Routes {
         Some(reason)
     }
 
-    /// Sessions that are not in this whole table.
-    pub(crate) fn not_in(&self, all: &[Route]) -> Vec<SessionId> {
+    /// Sessions that are not in this whole table, which is of this place in the stream.
+    pub(crate) fn not_in(&self, all: &[Route], at: Cursor) -> Vec<SessionId> {
         let named: std::collections::HashSet<SessionId> = all.iter().map(|r| r.session).collect();
-        let live = self.live.keys().copied();
+        let older = self.live.iter().filter(|(_, slot)| !slot.is_newer(at));
+        let live = older.map(|(session, _)| *session);
         let mut gone: Vec<SessionId> = live.filter(|s| !named.contains(s)).collect();
         gone.sort_unstable();
         gone
     }
 
-    /// The answer to a question about a session that was missing. The stream is newer than any answer: it wins.
+    /// The answer to a question about a session that was missing. What the stream has brought meanwhile wins; what it brings later may be
+    /// older than the answer, and must not close what was connected by it.
     pub(crate) fn answered(
         &mut self,
         session: SessionId,
-        answer: Option<Route>,
+        answer: Option<Resolved>,
         now: Moment,
     ) -> Known {
         match (self.get(session, now), answer) {
-            (Known::Missing | Known::None | Known::Unreachable, Some(route))
-                if route.session == session =>
+            (Known::Missing | Known::None | Known::Unreachable, Some(answer))
+                if answer.route.session == session =>
             {
-                Known::Live(self.set(route))
+                Known::Live(self.put(answer.route, Some(answer.as_of)))
             }
             (Known::Missing | Known::Unreachable, _) => {
                 self.note_absent(session, Absence::None, now.after(MISS_KEPT));
@@ -249,22 +271,66 @@ mod tests {
         }
     }
 
+    fn at(sequence: u64) -> Cursor {
+        Cursor {
+            incarnation: 1,
+            sequence,
+        }
+    }
+
+    fn asked(generation: u32, sequence: u64) -> Resolved {
+        Resolved {
+            route: route(generation),
+            as_of: at(sequence),
+        }
+    }
+
+    #[test]
+    fn a_stream_that_lags_behind_an_answer_overrules_nothing() {
+        let id: SessionId = ID.parse().unwrap();
+        let now = Moment(1_000);
+        let mut routes = Routes::default();
+        let known = |routes: &Routes| match routes.get(id, now) {
+            Known::Live(route) => route.generation,
+            other => panic!("{other:?}"),
+        };
+        routes.answered(id, Some(asked(5, 7)), now);
+        // On its way when it was asked for: earlier routes, and a whole table from before the session.
+        for older in [3, 6, 7] {
+            assert!(routes.set(route(4), at(older)).is_none(), "{older}");
+        }
+        assert_eq!(routes.not_in(&[], at(6)), []);
+        assert_eq!(known(&routes), 5);
+        assert!(routes.set(route(6), at(8)).is_some());
+        assert_eq!(known(&routes), 6);
+        assert_eq!(routes.not_in(&[], at(9)), [id]);
+        // Another run of the server counts anew.
+        routes.gone(id, now);
+        routes.put(route(6), Some(at(100)));
+        let anew = Cursor {
+            incarnation: 2,
+            sequence: 1,
+        };
+        assert!(routes.set(route(1), anew).is_some());
+        assert_eq!(known(&routes), 1);
+    }
+
     #[test]
     fn an_answer_never_overrules_the_stream() {
         let id: SessionId = ID.parse().unwrap();
         let now = Moment(1_000);
         let mut routes = Routes::default();
-        routes.set(route(3));
+        routes.set(route(3), at(1));
         assert!(
-            matches!(routes.answered(id, Some(route(2)), now), Known::Live(r) if r.generation == 3)
+            matches!(routes.answered(id, Some(asked(2, 1)), now), Known::Live(r) if r.generation == 3)
         );
         let mut over = route(3);
         over.ended = Some(Reason::Idle);
-        routes.set(over);
+        routes.set(over, at(1));
         assert_eq!(routes.gone(id, now), Some(Some(Reason::Idle)));
         assert!(
             matches!(
-                routes.answered(id, Some(route(3)), now),
+                routes.answered(id, Some(asked(3, 1)), now),
                 Known::Ended(Some(Reason::Idle))
             ),
             "no zombie"
@@ -288,7 +354,7 @@ mod tests {
         assert!(matches!(routes.get(id, now), Known::Missing));
         routes.gone(id, now);
         assert!(matches!(
-            routes.answered(id, Some(route(1)), now),
+            routes.answered(id, Some(asked(1, 1)), now),
             Known::Ended(None)
         ));
     }
@@ -304,7 +370,7 @@ mod tests {
             routes.get(id, now.after(MISS_KEPT)),
             Known::Missing
         ));
-        routes.set(route(1));
+        routes.set(route(1), at(1));
         assert!(
             matches!(routes.get(id, now), Known::Live(_)),
             "the stream knows better"
@@ -323,22 +389,22 @@ mod tests {
     #[test]
     fn a_whole_table_says_who_is_gone() {
         let mut routes = Routes::default();
-        routes.set(route(1));
-        assert_eq!(routes.not_in(&[]), vec![ID.parse().unwrap()]);
-        assert!(routes.not_in(&[route(2)]).is_empty());
+        routes.set(route(1), at(1));
+        assert_eq!(routes.not_in(&[], at(1)), vec![ID.parse().unwrap()]);
+        assert!(routes.not_in(&[route(2)], at(1)).is_empty());
     }
 
     #[test]
     fn waiting_costs_only_those_who_wait() {
         let id: SessionId = ID.parse().unwrap();
         let mut routes = Routes::default();
-        routes.set(route(1));
+        routes.set(route(1), at(1));
         assert!(routes.live[&id].watch.is_none());
         let mut seen = routes.watch(id).unwrap();
-        routes.set(route(2));
+        routes.set(route(2), at(1));
         assert!(matches!(&*seen.borrow_and_update(), RouteState::Live(r) if r.generation == 2));
         drop(seen);
-        routes.set(route(3));
+        routes.set(route(3), at(1));
         assert!(routes.live[&id].watch.is_none());
     }
 

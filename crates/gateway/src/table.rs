@@ -85,13 +85,12 @@ impl Table {
         let state = &mut *guard;
         let cursor = match update {
             RouteUpdate::All { cursor, routes } => {
-                for session in state.routes.not_in(&routes) {
+                for session in state.routes.not_in(&routes, cursor) {
                     state.gone(session, now);
                     self.pool.settle(session, None);
                 }
                 for route in routes {
-                    self.settle(&route);
-                    state.set(route);
+                    self.set(state, route, cursor);
                 }
                 if state.incarnation != Some(cursor.incarnation) {
                     // Another run of the server: it knows nothing of what this gateway saw.
@@ -101,8 +100,7 @@ impl Table {
                 cursor
             }
             RouteUpdate::Set { cursor, route } => {
-                self.settle(&route);
-                state.set(*route);
+                self.set(state, *route, cursor);
                 cursor
             }
             RouteUpdate::Gone { cursor, session } => {
@@ -113,6 +111,14 @@ impl Table {
         };
         state.incarnation = Some(cursor.incarnation);
         cursor
+    }
+
+    /// Takes in a route of the stream, unless a newer one is known.
+    fn set(&self, state: &mut State, route: Route, at: Cursor) {
+        if let Some(route) = state.routes.set(route, at) {
+            self.settle(&route);
+            state.judge(&route);
+        }
     }
 
     /// Closes free connections to what this route does not lead to any more.
@@ -182,7 +188,8 @@ impl Table {
         }
         self.counters.resolves.fetch_add(1, Ordering::Relaxed);
         let answer = tokio::time::timeout(RESOLVE_TIMEOUT, link.resolve(session)).await;
-        Some(answer.map_err(|_| ()).and_then(|a| a.map_err(|_| ())))
+        let answer = answer.map_err(|_| ()).and_then(|a| a.map_err(|_| ()));
+        Some(answer.map(|found| found.map(|f| f.route)))
     }
 
     /// Follows one session's route, if it is known.
@@ -370,10 +377,10 @@ impl State {
         }
     }
 
-    fn set(&mut self, route: Route) {
-        let route = self.routes.set(route);
+    /// Closes the tunnels that this route condemns.
+    fn judge(&self, route: &Route) {
         for (tunnel, generation) in self.tunnels.connected(route.session) {
-            match decide::verdict(&route, generation, &tunnel.player) {
+            match decide::verdict(route, generation, &tunnel.player) {
                 // It may be anybody's: a player who leaves takes no other's connection along.
                 Some(Close::OTHER_SESSION) if tunnel.unnamed => tunnel.nudge(Nudge::Orphaned),
                 Some(close) => tunnel.order(close),

@@ -86,6 +86,15 @@ pub struct Cursor {
     pub sequence: u64,
 }
 
+/// A route that was asked for, which may be newer than what the stream has brought so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The route.
+    pub route: Route,
+    /// The place in the stream that it includes: what comes there up to it is older.
+    pub as_of: Cursor,
+}
+
 /// One message of the stream of routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -180,7 +189,7 @@ pub trait Link: Send + Sync + 'static {
     ) -> Result<BoxStream<'static, RouteUpdate>, LinkError>;
 
     /// One session's route right now, for a miss. `None`: there is no such live session.
-    async fn resolve(&self, session: SessionId) -> Result<Option<Route>, LinkError>;
+    async fn resolve(&self, session: SessionId) -> Result<Option<Resolved>, LinkError>;
 
     /// Takes a report. Returns once it is applied.
     async fn report(&self, report: Report) -> Result<(), LinkError>;

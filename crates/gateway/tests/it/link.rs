@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use spawnpoint_core::SessionId;
-use spawnpoint_wire::link::{Cursor, Link, LinkError, Report, Route, RouteUpdate};
+use spawnpoint_wire::link::{Cursor, Link, LinkError, Report, Resolved, Route, RouteUpdate};
 use tokio::sync::watch;
 
 use crate::harness::eventually;
@@ -26,6 +26,8 @@ struct State {
     streams: u32,
     /// Reports are heard and not kept: they would outweigh the tunnels that they are about.
     forgetful: bool,
+    /// Nothing comes by the stream.
+    held_back: bool,
     /// Updates that the gateway has taken in.
     applied: u64,
 }
@@ -90,6 +92,11 @@ impl MemoryLink {
     /// The link fails from now on; open streams end.
     pub(crate) fn set_down(&self, down: bool) {
         self.change(|s| s.down = down);
+    }
+
+    /// What happens from now on is late in the stream, until it is not held back any more.
+    pub(crate) fn hold_back(&self, held: bool) {
+        self.change(|s| s.held_back = held);
     }
 
     /// Another run of the server, with the same routes and no memory of reports.
@@ -197,6 +204,7 @@ impl Link for &'static MemoryLink {
                         })
                     } else {
                         let update = state.log.get(f.next as usize).cloned();
+                        let update = update.filter(|_| !state.held_back);
                         f.next += u64::from(update.is_some());
                         update
                     }
@@ -210,13 +218,20 @@ impl Link for &'static MemoryLink {
         Ok(updates.boxed())
     }
 
-    async fn resolve(&self, session: SessionId) -> Result<Option<Route>, LinkError> {
+    async fn resolve(&self, session: SessionId) -> Result<Option<Resolved>, LinkError> {
         self.change(|s| {
             s.asked.push(session);
             if s.down {
                 return Err(LinkError::Unavailable("down".into()));
             }
-            Ok(s.hidden.get(&session).or(s.routes.get(&session)).cloned())
+            let found = s.hidden.get(&session).or(s.routes.get(&session));
+            Ok(found.map(|route| Resolved {
+                route: route.clone(),
+                as_of: Cursor {
+                    incarnation: s.incarnation,
+                    sequence: s.sequence,
+                },
+            }))
         })
     }
 

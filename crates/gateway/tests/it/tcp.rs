@@ -551,3 +551,39 @@ async fn too_many_for_one_session_are_told_so() {
         b"ERROR too_many_connections\n"
     );
 }
+
+/// Who comes before the stream has brought their session is let in by an answer; what the stream brings then is older than that, and once
+/// closed them as if their game had been replaced.
+#[tokio::test]
+async fn a_stream_that_lags_behind_an_answer_closes_nobody() {
+    let world = World::start().await;
+    let game = Game::start().await;
+    let at = world.open(session(1), TcpTerms::default());
+    world.link.hold_back(true);
+    let starting = Route {
+        phase: Phase::Starting,
+        address: None,
+        ..tcp(session(1), game.at)
+    };
+    world.link.set(starting);
+    world.link.set(tcp(session(1), game.at));
+    let mut client = dial(at).await;
+    say(&mut client, b"early").await;
+    let mut at_game = game.accept().await;
+    hears(&mut at_game, b"early").await;
+    assert_eq!(world.link.asked(), 1);
+    world.link.hold_back(false);
+    world.link.settled().await;
+    say(&mut at_game, b"still here").await;
+    hears(&mut client, b"still here").await;
+    assert_eq!(world.gateway.metrics().closes, Default::default());
+    // What the stream brings after it counts.
+    world
+        .route(Route {
+            phase: Phase::Replacing,
+            address: None,
+            ..tcp(session(1), game.at)
+        })
+        .await;
+    assert!(is_reset(&mut client).await);
+}

@@ -9,7 +9,7 @@ use spawnpoint_core::limits::EVENT_RING;
 use spawnpoint_core::{PlayerId, SessionId};
 use spawnpoint_wire::api::FleetChange;
 use spawnpoint_wire::event::Event;
-use spawnpoint_wire::link::{Cursor, Route, RouteUpdate};
+use spawnpoint_wire::link::{Cursor, Resolved, Route, RouteUpdate};
 use tokio::sync::broadcast;
 
 /// Messages a slow listener may lag behind before it is given a fresh start instead.
@@ -193,10 +193,16 @@ impl RouteHub {
         let _ = self.live.send(RouteUpdate::Gone { cursor, session });
     }
 
-    /// One route.
+    /// One route, with the place in the stream that it includes.
     #[must_use]
-    pub fn get(&self, session: SessionId) -> Option<Route> {
-        lock(&self.table).1.get(&session).cloned()
+    pub fn resolve(&self, session: SessionId) -> Option<Resolved> {
+        let table = lock(&self.table);
+        let route = table.1.get(&session).cloned()?;
+        let as_of = Cursor {
+            incarnation: self.incarnation,
+            sequence: table.0,
+        };
+        Some(Resolved { route, as_of })
     }
 
     /// The whole table as one message, and the changes after it.

@@ -12,7 +12,7 @@ use spawnpoint_core::time::Known;
 use spawnpoint_core::{Moment, PlayerId, SessionId};
 use spawnpoint_runtime::Protocol as RunProtocol;
 use spawnpoint_wire::link::{
-    Cursor, GATEWAY_SILENT, Link, LinkError, Protocol, Report, Route, RouteUpdate,
+    Cursor, GATEWAY_SILENT, Link, LinkError, Protocol, Report, Resolved, Route, RouteUpdate,
 };
 use tokio::sync::broadcast::error::RecvError;
 
@@ -130,8 +130,8 @@ impl Link for LocalLink {
         Ok(stream::iter(first).chain(changes).boxed())
     }
 
-    async fn resolve(&self, session: SessionId) -> Result<Option<Route>, LinkError> {
-        Ok(self.0.routes.get(session))
+    async fn resolve(&self, session: SessionId) -> Result<Option<Resolved>, LinkError> {
+        Ok(self.0.routes.resolve(session))
     }
 
     async fn report(&self, report: Report) -> Result<(), LinkError> {
