@@ -5,6 +5,7 @@ pub(crate) mod claims;
 pub(crate) mod config;
 pub(crate) mod games;
 pub(crate) mod gateway;
+pub(crate) mod journal;
 pub(crate) mod requests;
 pub(crate) mod tokens;
 

@@ -4,6 +4,7 @@ mod claims;
 mod frames;
 mod hosts;
 mod ids;
+mod journal;
 mod requests;
 mod tokens;
 
@@ -175,6 +176,15 @@ pub const TARGETS: &[Target] = &[
         longest: 1024,
         held: 64,
         asked: 1_024,
+    },
+    Target {
+        name: "decision_log",
+        promises: "a log of decisions is run again to its end whatever is in it; what it says survives being written, and a changed line is named",
+        check: journal::decisions,
+        seeds: seeds::journal::logs,
+        longest: BODY,
+        held: 2_000,
+        asked: 40_000,
     },
     Target {
         name: "arena_lines",

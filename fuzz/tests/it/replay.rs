@@ -54,6 +54,7 @@ replayed!(
     instance_record,
     run_pages,
     process_stat,
+    decision_log,
     arena_lines,
     arena_proxy,
     arena_token,

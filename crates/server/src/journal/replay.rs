@@ -223,7 +223,7 @@ impl<'a> Replay<'a> {
                 }
                 let n = numbered.n;
                 self.whole(numbered);
-                self.expected = Some(n + 1);
+                self.expected = Some(n.saturating_add(1));
             }
             // The server died while it wrote this.
             Err(_) if last => self.out.torn += 1,
@@ -269,7 +269,7 @@ impl<'a> Replay<'a> {
 
     /// A line that was not read: the next number is not known, nor whom it was about.
     fn broken(&mut self) {
-        self.expected = self.expected.map(|n| n + 1);
+        self.expected = self.expected.map(|n| n.saturating_add(1));
         self.doubt_all();
     }
 
@@ -302,7 +302,7 @@ impl<'a> Replay<'a> {
         match &line {
             Line::Head(head) => return self.begins(head, n),
             Line::Gap(gap) => {
-                self.out.lost += gap.lost;
+                self.out.lost = self.out.lost.saturating_add(gap.lost);
                 self.known.clear();
                 return;
             }
@@ -342,7 +342,7 @@ impl<'a> Replay<'a> {
         if before.is_none_or(|b| b.run != head.run) {
             self.out.runs += 1;
         }
-        let expected = self.expected.replace(n + 1);
+        let expected = self.expected.replace(n.saturating_add(1));
         if head.version > JOURNAL_VERSION {
             let what = format!(
                 "this is version {} of the journal, and this release reads up to {JOURNAL_VERSION}",

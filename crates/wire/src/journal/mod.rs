@@ -337,13 +337,7 @@ impl Numbered {
     #[must_use]
     pub fn write(&self) -> String {
         // Values with string keys and finite numbers always serialise.
-        let mut text = serde_json::to_string(self).unwrap_or_default();
-        text.pop();
-        let sum = hex(text.as_bytes());
-        text.push_str(SUM);
-        text.push_str(&sum);
-        text.push_str("\"}");
-        text
+        seal(serde_json::to_string(self).unwrap_or_default())
     }
 
     /// Reads a line, given without its end.
@@ -366,6 +360,17 @@ impl Numbered {
         }
         said.map_err(LineError::NotUnderstood)
     }
+}
+
+/// Puts the check sum behind the last field of a line, which is an object.
+#[must_use]
+pub fn seal(mut line: String) -> String {
+    line.pop();
+    let sum = hex(line.as_bytes());
+    line.push_str(SUM);
+    line.push_str(&sum);
+    line.push_str("\"}");
+    line
 }
 
 /// Names a state: the check sum of how it is written in version [`JOURNAL_VERSION`].
