@@ -65,66 +65,57 @@ impl App {
             (Caller::Operator, None) => EndCaller::Operator,
             (_, None) => EndCaller::Backend,
         };
-        let meaning = self.change_world(|world| {
+        // What the call means and what it does is one step: between the two another player's call could end the session, and leaving
+        // one that is ending would be refused.
+        let now = self.now();
+        let ended = self.change_world(|world| {
             let entry = world.sessions.get_mut(&id)?;
             if !entry.session.phase.is_live() {
-                return Some(None);
+                return Some(Ok(true));
             }
-            let meaning = entry.session.end_call(who);
-            if let (EndMeaning::End(_), Some(results), true) =
-                (meaning, results, caller.is_trusted())
-            {
-                entry.results = Some(results);
-            }
-            Some(Some(meaning))
-        });
-        let meaning = match meaning {
-            None => return self.ended_before(id).await,
-            Some(None) => return Ok(self.end_reply(id, true)),
-            Some(Some(meaning)) => meaning,
-        };
-        match meaning {
-            EndMeaning::Stranger => Err(Problem::new(
-                Code::Forbidden,
-                "only those who are in the session may end it",
-            )),
-            EndMeaning::End(by) => {
-                let result = self.apply(
-                    id,
-                    &Event::End {
+            let event = match (entry.session.end_call(who), who) {
+                (EndMeaning::Stranger, _) => {
+                    return Some(Err(Problem::new(
+                        Code::Forbidden,
+                        "only those who are in the session may end it",
+                    )));
+                }
+                (EndMeaning::Leave, EndCaller::Player(player)) => Event::Leave(player.clone()),
+                (EndMeaning::Leave, _) => return Some(Ok(false)),
+                (EndMeaning::End(by), _) => {
+                    if let (Some(results), true) = (results, caller.is_trusted()) {
+                        entry.results = Some(results);
+                    }
+                    Event::End {
                         reason: Reason::EndedByClient,
                         by,
-                    },
-                );
-                if let Err(r) = result
-                    && r.code != Some(Code::SessionEnded)
-                    && r.code != Some(Code::SessionNotFound)
-                {
-                    return Err(rejected(r));
-                }
-                self.saved_ending(id).await;
-                if self.with_world(|w| !w.sessions.contains_key(&id)) {
-                    return self.ended_before(id).await;
-                }
-                Ok(self.end_reply(id, true))
-            }
-            EndMeaning::Leave => {
-                let player = match who {
-                    EndCaller::Player(p) => p.clone(),
-                    EndCaller::Backend | EndCaller::Operator => {
-                        return Ok(self.end_reply(id, false));
                     }
-                };
-                self.leave(id, &player)?;
-                Ok(self.end_reply(id, false))
+                }
+            };
+            let fleet = entry.session.fleet.clone();
+            let stepped = self.apply_in(world, id, &event, now);
+            if let Event::Leave(player) = &event {
+                world.release_player(&fleet, player, id);
             }
+            let ends = matches!(event, Event::End { .. });
+            Some(stepped.map(|_| ends).map_err(rejected))
+        });
+        self.drive(id);
+        if !ended.transpose()?.unwrap_or(true) {
+            return Ok(self.end_reply(id, false));
         }
+        self.saved_ending(id).await;
+        if self.with_world(|w| !w.sessions.contains_key(&id)) {
+            return self.ended_before(id).await;
+        }
+        Ok(self.end_reply(id, true))
     }
 
     /// A reply that says "ended" is given once the reason is durable: the first reason wins even over a `kill -9` after it.
     async fn saved_ending(&self, id: SessionId) {
-        let saved = self.wait_for(id, Duration::from_secs(5), |e| {
-            e.session.phase == Phase::Ending && e.unsaved == 0
+        let saved = self.wait_for(id, Duration::from_secs(5), |e| match e.session.phase {
+            Phase::Ending => e.unsaved == 0,
+            phase => phase == Phase::Ended,
         });
         let _ = saved.await;
     }

@@ -1,5 +1,6 @@
 //! Ending a match: whose call means what, and that all of them together mean it once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -103,4 +104,29 @@ async fn nobody_ends_a_match_of_others() {
         .await;
     assert_eq!(again.status, 403, "{}", again.text);
     assert_eq!(up.status("a").await["status"], "matched");
+}
+
+/// In virtual time one call follows the other; here they run at once, on threads of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_that_cross_are_all_answered_that_it_has_ended() {
+    let f = with_policy(fleet("arena"), |p| p.end_by = EndRule::Owner);
+    let up = Arc::new(
+        World::new(SimulatedConfig::default())
+            .up(config(vec![f]))
+            .await,
+    );
+    for round in 0..60 {
+        let players: Vec<String> = (0..12).map(|n| format!("{round}-{n}")).collect();
+        let body = json!({"playerId": players[0], "players": players});
+        let session = id(&up.post("/api/new-game", body).await.is(201));
+        // Those who leave first: they are the ones whom the owner's call may overtake.
+        let mut calls = tokio::task::JoinSet::new();
+        for player in players.into_iter().rev() {
+            let (up, path) = (Arc::clone(&up), format!("/api/match/{session}/end"));
+            calls.spawn(async move { up.post(&path, json!({"player_id": player})).await });
+        }
+        for answer in calls.join_all().await {
+            answer.is(200);
+        }
+    }
 }
