@@ -2,7 +2,7 @@
 //!
 //! The engine's own merge keeps every input that covers something new, smallest first. Cut off at a hundred files that would leave out the
 //! large ones, which alone reach what is deep. So the merge is only asked what each input covers (its control file says so), and the choice is
-//! made here, greedily: next the one that adds most to what is covered.
+//! made here, greedily: next the one that adds most to what is covered, or most for its length.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -75,38 +75,52 @@ pub(super) fn covering(control: &str) -> Result<Vec<Covering>> {
     Ok(out)
 }
 
-/// The inputs to keep beside those that are kept anyway, best first: each adds something to what all before it cover, and no other that
-/// there was room for added more. Of two that add as much the smaller one.
+/// The inputs to keep beside those that are kept anyway, best first: each adds something to what all before it cover. Next comes the one that
+/// adds most, or where room is short of bytes the one that adds most for its length: whichever way covers more in the end.
 pub(super) fn choose(inputs: &[Covering], anyway: &[Covering], room: Room) -> Vec<PathBuf> {
     let known: HashSet<u64> = anyway
         .iter()
         .flat_map(|c| c.features.iter().copied())
         .collect();
-    // With what each of them would still add. The same choice from the same inputs, in whatever order they were found.
-    let mut left: Vec<(&Covering, Vec<u64>)> = inputs
-        .iter()
-        .map(|c| {
-            (
-                c,
-                c.features
-                    .iter()
-                    .copied()
-                    .filter(|f| !known.contains(f))
-                    .collect(),
-            )
-        })
-        .collect();
+    let new = |c: &Covering| -> Vec<u64> {
+        let all = c.features.iter().copied();
+        all.filter(|f| !known.contains(f)).collect()
+    };
+    // With what each of them would still add. The same choice from the same inputs, in whatever order they were found; of two that are as
+    // good the smaller one.
+    let mut left: Vec<(&Covering, Vec<u64>)> = inputs.iter().map(|c| (c, new(c))).collect();
     left.sort_by(|(a, _), (b, _)| (a.length, &a.path).cmp(&(b.length, &b.path)));
-    let mut room = room;
+    let most = greedy(left.clone(), room, |adds, _| (adds, 1));
+    let densest = greedy(left, room, |adds, length| (adds, length.max(1)));
+    let (_, chosen) = if densest.0 > most.0 { densest } else { most };
+    chosen
+}
+
+/// How much is covered in the end, and by which. `worth`: a fraction, the greater the sooner.
+fn greedy(
+    mut left: Vec<(&Covering, Vec<u64>)>,
+    mut room: Room,
+    worth: impl Fn(u64, u64) -> (u64, u64),
+) -> (u64, Vec<PathBuf>) {
+    let mut covered = 0;
     let mut chosen = Vec::new();
     while room.files > 0 {
         left.retain(|(c, adds)| !adds.is_empty() && c.length <= room.bytes);
-        // The first of those that add most: the smallest.
-        let most = left.iter().map(|(_, adds)| adds.len()).max();
-        let Some(at) = left.iter().position(|(_, adds)| Some(adds.len()) == most) else {
+        let of = |(c, adds): &(&Covering, Vec<u64>)| worth(adds.len() as u64, c.length);
+        let better = |(n, d): (u64, u64), (than_n, than_d): (u64, u64)| {
+            u128::from(n) * u128::from(than_d) > u128::from(than_n) * u128::from(d)
+        };
+        let mut best = None;
+        for (at, one) in left.iter().enumerate() {
+            if best.is_none_or(|(_, than)| better(of(one), than)) {
+                best = Some((at, of(one)));
+            }
+        }
+        let Some((at, _)) = best else {
             break;
         };
         let (next, added) = left.remove(at);
+        covered += added.len() as u64;
         let added: HashSet<u64> = added.into_iter().collect();
         for (_, adds) in &mut left {
             adds.retain(|f| !added.contains(f));
@@ -115,7 +129,7 @@ pub(super) fn choose(inputs: &[Covering], anyway: &[Covering], room: Room) -> Ve
         room.bytes -= next.length;
         chosen.push(next.path.clone());
     }
-    chosen
+    (covered, chosen)
 }
 
 #[cfg(test)]
@@ -193,6 +207,21 @@ mod tests {
         assert_eq!(chosen(room(10, 120)), "small");
         assert_eq!(chosen(room(0, 899)), "");
         assert_eq!(names(&choose(&[], &anyway, ROOM)), [""; 0]);
+    }
+
+    #[test]
+    fn where_bytes_are_short_many_small_ones_beat_a_large_one() {
+        let mut inputs = vec![input("large", 1_000, 0..12)];
+        inputs.extend((0..30).map(|n| input(&format!("small-{n}"), 40, [n])));
+        let room = Room {
+            files: 100,
+            bytes: 1_000,
+        };
+        let chosen = choose(&inputs, &[], room);
+        assert_eq!(chosen.len(), 25, "{chosen:?}");
+        // With room for few files the large one is worth its length.
+        let few = Room { files: 5, ..room };
+        assert_eq!(names(&choose(&inputs, &[], few)), ["large"]);
     }
 
     #[test]
