@@ -47,6 +47,7 @@ lint: ## Format, clippy with warnings as errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p spawnpoint-dst --all-targets --features simulation -- -D warnings
+	cargo clippy -p spawnpoint --features faults --bin spawnpoint-faults -- -D warnings
 
 fmt: ## Format the Rust code
 	cargo fmt --all

@@ -145,6 +145,7 @@ fn forget(world: &World, over: &[SessionId], before: i64) {
     };
     truth.slips.retain(|id, slip| stays(id, slip.asked));
     truth.deaf.retain(|(_, until)| *until >= before);
+    truth.unheard.retain(|(_, until)| *until >= before);
     truth.stops.retain(|(at, _)| *at >= before);
     truth.culls.retain(|at| *at >= before);
     for asked in truth.fresh.values_mut() {

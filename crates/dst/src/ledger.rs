@@ -21,11 +21,11 @@ const REPORTED: i64 = 2_200;
 const KNOWN_DEAF: i64 = 21_000;
 /// The mass-end brake looks at what would end within this time, milliseconds.
 const BRAKE_LOOKS_BACK: i64 = 10_000;
-/// A line that is back is used again within this, milliseconds.
-const RETRIED: i64 = 9_000;
 /// A worker that is later than this knows that it was stopped, and holds culls for (nearly) a heartbeat period, milliseconds.
 const LATE: i64 = 5_500;
 const HELD: i64 = 4_900;
+/// A call to the runtime takes this long at most, milliseconds.
+const UNDER_WAY: i64 = 3_000;
 /// Moments are rounded to milliseconds.
 const ROUNDING: i64 = 2;
 
@@ -151,6 +151,10 @@ impl World {
         let game = truth.game(session);
         game.fleet = Some(fleet);
         game.on.insert(id, generation);
+        if granted && claim.started.is_none() {
+            // The grant may be drawn up anew until the game is known to run: its maximum counts from the last.
+            game.drawn = Some(now);
+        }
         if granted && game.granted.is_none() {
             game.granted = Some(now);
         }
@@ -171,8 +175,10 @@ impl World {
     /// What is recorded does not come back to life.
     fn check_not_after_record(&self, session: SessionId, claim: &Claim) {
         self.checked();
-        let recorded = self.truth().game(session).recorded.is_some();
-        if recorded && claim.ending.is_none() {
+        let recorded = self.truth().game(session).recorded;
+        // A claim that was under way when the session ended lands all the same, and is taken back; it is not made after the record.
+        let long_recorded = recorded.is_some_and(|at| self.now() - at > UNDER_WAY);
+        if long_recorded && claim.ending.is_none() {
             self.fail(
                 "a start is live or recorded, never both",
                 &format!("{} is recorded and is claimed for again", self.s(session)),
@@ -476,8 +482,8 @@ impl World {
         let live = truth.games.values().filter(|g| g.is_live()).count();
         let lately = |at: &&i64| (ended - BRAKE_LOOKS_BACK..=ended).contains(*at);
         let many = truth.culls.iter().filter(lately).count();
-        let unheard = |(a, b): &(i64, i64)| *a + KNOWN_DEAF <= ended && ended <= *b - RETRIED;
-        let unknown = truth.deaf.iter().any(unheard);
+        let unheard = |(a, b): &(i64, i64)| *a + KNOWN_DEAF <= ended && ended <= *b;
+        let unknown = truth.unheard.iter().any(unheard);
         let late = truth
             .stops
             .iter()
@@ -507,8 +513,19 @@ impl World {
         let offsets = self.truth().offsets.clone();
         let of = |o: &i64| record.ended_at - start - o;
         let fits = |at: &i64| (-1..=now + ROUNDING).contains(at);
-        // The latest setting first; an hour's jump leaves no doubt.
-        let at = offsets.iter().rev().map(of).find(fits);
+        // Several settings may give a time that has been: the one meant is next to when its end was first seen.
+        let seen = self
+            .truth()
+            .games
+            .get(&record.session)
+            .and_then(|g| g.ending);
+        let seen = seen.map_or(now, |(at, _)| at);
+        let at = offsets
+            .iter()
+            .rev()
+            .map(of)
+            .filter(fits)
+            .min_by_key(|at| at.abs_diff(seen));
         if at.is_none() {
             self.fail(
                 "the end is when it was",
@@ -529,7 +546,7 @@ fn ms(d: Duration) -> i64 {
 
 /// When its maximum really is over, from when it was granted and how often that was pushed.
 fn deadline(game: &Game, longest: Duration, or: i64) -> i64 {
-    match (&game.claim, game.granted) {
+    match (&game.claim, game.drawn.max(game.granted)) {
         (Some((claim, _)), Some(granted)) if claim.extends == 0 => granted + ms(longest),
         _ => or,
     }
@@ -573,8 +590,9 @@ fn early_empty(game: &Game, ended: i64, grace: Duration, deaf: bool) -> Option<S
 }
 
 fn early_never_joined(game: &Game, ended: i64, deaf: bool) -> Option<String> {
-    let since = game.here_since?;
-    (since <= ended - REPORTED && !deaf).then(|| format!("somebody has been there since {since}"))
+    // Whoever left has been there too, however short.
+    let was = game.here_since.or(game.left)?;
+    (was <= ended - REPORTED && !deaf).then(|| format!("somebody was there at {was}"))
 }
 
 /// Somebody asked for its end, or one of its players for another game instead (within the patience of a call).

@@ -9,6 +9,7 @@ mod audit;
 pub mod chance;
 mod client;
 pub mod day;
+mod decisions;
 mod doors;
 mod history;
 mod ledger;

@@ -121,6 +121,7 @@ fn worlds(args: &Args) -> std::io::Result<ExitCode> {
     let stop = AtomicBool::new(false);
     let (checks, sessions, runs) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let failed: Mutex<Option<Outcome>> = Mutex::new(None);
+    let found = AtomicU64::new(0);
     let end = args.from + args.seeds;
     let work = || -> std::io::Result<()> {
         while !stop.load(Ordering::Relaxed) {
@@ -134,6 +135,7 @@ fn worlds(args: &Args) -> std::io::Result<ExitCode> {
             runs.fetch_add(u64::from(outcome.runs), Ordering::Relaxed);
             bar.inc(1);
             if let Some(finding) = outcome.finding.as_ref().filter(|_| args.keep_going) {
+                found.fetch_add(1, Ordering::Relaxed);
                 bar.suspend(|| {
                     say(&format!(
                         "seed {seed}: {}: {}",
@@ -166,14 +168,19 @@ fn worlds(args: &Args) -> std::io::Result<ExitCode> {
     bar.finish_and_clear();
     let failed = failed.into_inner().ok().flatten();
     let Some(failed) = failed else {
+        let found = found.into_inner();
+        let (code, found) = match found {
+            0 => (ExitCode::SUCCESS, "nothing found".to_owned()),
+            n => (ExitCode::FAILURE, format!("something found in {n}")),
+        };
         say(&format!(
-            "{} worlds: {} sessions, {} runs of the server, {} checks, nothing found",
+            "{} worlds: {} sessions, {} runs of the server, {} checks, {found}",
             args.seeds,
             sessions.into_inner(),
             runs.into_inner(),
             checks.into_inner()
         ));
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
     };
     say(&format!(
         "seed {}: something was found; making it smaller",

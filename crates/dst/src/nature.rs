@@ -132,7 +132,7 @@ async fn happen(world: Arc<World>, spell: Spell) {
             // Nobody could tell anybody anything meanwhile.
             let resumed = world.now();
             let mut truth = world.truth();
-            truth.deaf.push((now, resumed + 8_000));
+            truth.goes_deaf((now, resumed + 8_000), Some((now, resumed - 1_000)));
             if world.site().is_some() {
                 truth.stops.push((resumed, resumed - now));
             }
@@ -151,7 +151,8 @@ async fn happen(world: Arc<World>, spell: Spell) {
             world.cut_line();
             let lasts = i64::try_from(spell.lasts.as_millis()).unwrap_or(0);
             // It is tried again with growing pauses.
-            world.truth().deaf.push((now, now + lasts + 9_000));
+            let may = (now, now + lasts + 9_000);
+            world.truth().goes_deaf(may, Some((now, now + lasts)));
             sleep(spell.lasts).await;
             world.trouble(Trouble::Link, false);
             world.say("nature", "the line is back");
@@ -211,8 +212,10 @@ async fn gateway_dies(world: &Arc<World>, pause: Duration) {
     }
     world.fronts.set(None);
     let now = world.now();
-    // Until it is forgotten the server waits for it to speak again.
-    world.truth().deaf.push((now - 2_000, now + 30_000));
+    // Until it is forgotten the server waits for it to speak again, if this run of it has ever heard it.
+    let surely = (!world.has(Trouble::Link)).then_some((now - 2_000, now + 21_000));
+    let may = (now - 2_000, now + 30_000);
+    world.truth().goes_deaf(may, surely);
     world.uneasy(640_000);
     sleep(pause).await;
     gateway_stands(world);
@@ -304,10 +307,15 @@ pub(crate) async fn games_speak(world: Arc<World>) {
 /// When troubles are over: nothing fails, everything can be seen, and the server stands.
 pub(crate) fn calm(world: &World) {
     world.no_trouble();
-    let heard = world.now() + 9_000;
-    for (_, until) in &mut world.truth().deaf {
-        *until = (*until).min(heard);
+    let now = world.now();
+    let mut truth = world.truth();
+    for (_, until) in &mut truth.deaf {
+        *until = (*until).min(now + 9_000);
     }
+    for (_, until) in &mut truth.unheard {
+        *until = (*until).min(now);
+    }
+    drop(truth);
     world.arm(None);
     world.runtime.regain_watch();
     for i in world.instances() {

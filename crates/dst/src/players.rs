@@ -11,13 +11,15 @@ use spawnpoint_core::{InstanceId, PlayerId, SessionId, TicketId};
 use spawnpoint_gateway::Refusal;
 use spawnpoint_gateway::dry::{Answers, DryTunnel};
 use spawnpoint_runtime::State;
+use spawnpoint_store::Lobby as _;
+use spawnpoint_wire::close::Close;
 use spawnpoint_wire::link::Route;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::chance::Chance;
 use crate::client::{Answer, Ask, On, send};
 use crate::plan::Crowd;
-use crate::truth::Slip;
+use crate::truth::{Leaves, Slip};
 use crate::world::World;
 
 /// One player.
@@ -29,6 +31,8 @@ pub(crate) struct Player {
     chance: Chance,
     /// Requests so far, for keys of their own.
     asked: u32,
+    /// The last connection was closed because they were off the roster.
+    off_roster: bool,
 }
 
 /// A game the player may play.
@@ -63,6 +67,7 @@ impl Player {
             number,
             name,
             asked: 0,
+            off_roster: false,
         })
     }
 
@@ -286,13 +291,18 @@ impl Player {
         let ticket: TicketId = answer.text("ticket_id")?.parse().ok()?;
         let now = self.world.now();
         let status = answer.text("status").unwrap_or("").to_owned();
+        let run = self.world.site().map(|s| s.life.number);
         let mut truth = self.world.truth();
         let slip = truth.slips.entry(ticket).or_insert_with(|| Slip {
             left: false,
             asked: now,
+            run: None,
             fate: None,
         });
         slip.asked = now;
+        if status != "lost" {
+            slip.run = run;
+        }
         if status == "matched" || status == "lost" {
             slip.fate.get_or_insert(status);
         }
@@ -304,17 +314,23 @@ impl Player {
         self.world.checked();
         let Some(ticket) = ticket else { return };
         if answer.text("status") == Some("lost") && answer.code() == "ticket_lost" {
-            let (left, asked, matched) = {
+            let (left, asked, run, matched) = {
                 let truth = self.world.truth();
                 let slip = truth.slips.get(&ticket);
                 (
                     slip.is_some_and(|s| s.left),
                     slip.map_or(0, |s| s.asked),
+                    slip.and_then(|s| s.run),
                     truth.by_ticket.contains_key(&ticket),
                 )
             };
+            // Why it was given up is forgotten with the run of the server that gave it up, which the lobby was told.
+            let there = self.world.lobby.touch(&[ticket]).now_or_never();
+            let let_go = there.is_some_and(|t| t.is_ok_and(|gone| !gone.is_empty()));
+            let same_run = self.world.site().map(|s| s.life.number) == run;
+            let given_up = let_go && !same_run;
             // What was matched and is over is not kept for ever; nor what nobody asked after.
-            if !left && !matched && self.world.now() - asked < 15_000 {
+            if !left && !matched && !given_up && self.world.now() - asked < 15_000 {
                 self.world.fail(
                     "a ticket has one fate",
                     &format!("{} is not known any more", self.world.t(ticket)),
@@ -413,10 +429,19 @@ impl Player {
         ));
         let now = self.world.now();
         self.world.truth().came(seat.session, &self.id, on, now);
-        let done = self.talk(seat, &tunnel, front.as_ref(), until).await;
+        // Now and then somebody only looks in: between two reports nobody is told of it but that it was so.
+        let glances = self.chance.permille(60);
+        let done = !glances && self.talk(seat, &tunnel, front.as_ref(), until).await;
         drop(tunnel);
         let now = self.world.now();
-        self.world.truth().went(seat.session, &self.id, now);
+        let leaves = if std::mem::take(&mut self.off_roster) {
+            Leaves::Roster
+        } else if glances {
+            Leaves::AfterALook
+        } else {
+            Leaves::Game
+        };
+        self.world.truth().went(seat.session, &self.id, leaves, now);
         done
     }
 
@@ -464,6 +489,7 @@ impl Player {
                 biased;
                 close = &mut closed => {
                     self.say(&format!("{} closed: {}", self.world.s(seat.session), close.reason));
+                    self.off_roster = close == Close::OTHER_SESSION;
                     return !matches!(close.code, 1012 | 1013);
                 }
                 () = &mut gone => {

@@ -25,6 +25,7 @@ use spawnpoint_wire::tables::Tables;
 use spawnpoint_wire::token::{Keyring, SigningKey};
 use tokio_util::sync::CancellationToken;
 
+use crate::decisions::Decisions;
 use crate::doors::{Door, LedgerRecords, LedgerRuntime};
 use crate::life::Life;
 use crate::plan::{Crashing, FleetPlan, Plan, Trouble};
@@ -157,7 +158,11 @@ pub(crate) async fn start(world: &Arc<World>, life: Arc<Life>) -> Option<Arc<Sit
         more_metrics: None,
         tcp: None,
         random: Arc::new(move |bytes| random.fill(bytes)),
-        journal: None,
+        journal: Some(Arc::new(Decisions {
+            world: Arc::clone(world),
+            life: Arc::clone(&life),
+            sessions: Mutex::default(),
+        })),
     };
     let server = tokio::select! {
         biased;

@@ -7,8 +7,22 @@ use spawnpoint_core::lifecycle::Reason;
 use spawnpoint_core::{FleetName, InstanceId, PlayerId, SessionId, TicketId};
 use spawnpoint_wire::claim::Claim;
 
-/// A visit as short as this may be nobody's news, milliseconds.
+/// Who leaves the roster this soon after they came may be off it before anybody is told that they are there, milliseconds.
 const BLINK: i64 = 100;
+
+/// Between what somebody does and the report of it, milliseconds.
+const UNTOLD: i64 = 2_500;
+
+/// How somebody's connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// They went, were cut off, or the game is over.
+    Game,
+    /// They did nothing else: that they came and went is all that the server can be told.
+    AfterALook,
+    /// They were taken off the roster some time before.
+    Roster,
+}
 
 /// A session, from its first trace on.
 #[derive(Debug, Default)]
@@ -23,6 +37,8 @@ pub(crate) struct Game {
     pub(crate) claim: Option<(Claim, InstanceId)>,
     /// When an instance was first granted.
     pub(crate) granted: Option<i64>,
+    /// When a grant was last written before the game was known to run.
+    pub(crate) drawn: Option<i64>,
     /// When its end was first written anywhere, and why and when it says that was.
     pub(crate) ending: Option<(i64, Reason)>,
     /// Its record: when it was written.
@@ -70,6 +86,8 @@ pub(crate) struct Slip {
     pub(crate) left: bool,
     /// Somebody asked after it last.
     pub(crate) asked: i64,
+    /// The run of the server that last said that it waits or is matched.
+    pub(crate) run: Option<u32>,
     /// A client heard what became of it.
     pub(crate) fate: Option<String>,
 }
@@ -82,8 +100,10 @@ pub(crate) struct Truth {
     pub(crate) slips: BTreeMap<TicketId, Slip>,
     /// Sessions that carried a ticket in their claim.
     pub(crate) by_ticket: BTreeMap<TicketId, BTreeSet<SessionId>>,
-    /// When the gateway could not be heard: from, until.
+    /// When the gateway may have been unheard: from, until.
     pub(crate) deaf: Vec<(i64, i64)>,
+    /// When it surely could not: from, until.
+    pub(crate) unheard: Vec<(i64, i64)>,
     /// When everything stood still: when it went on, and for how long it had, milliseconds.
     pub(crate) stops: Vec<(i64, i64)>,
     /// When sessions were culled for what others report.
@@ -99,6 +119,12 @@ pub(crate) struct Truth {
 impl Truth {
     pub(crate) fn game(&mut self, id: SessionId) -> &mut Game {
         self.games.entry(id).or_default()
+    }
+
+    /// The gateway may be unheard from, until; and surely is, where that is known.
+    pub(crate) fn goes_deaf(&mut self, may: (i64, i64), surely: Option<(i64, i64)>) {
+        self.deaf.push(may);
+        self.unheard.extend(surely);
     }
 
     /// Whether the gateway could not be heard at some time between the two.
@@ -123,7 +149,7 @@ impl Truth {
     }
 
     /// It does not any more.
-    pub(crate) fn went(&mut self, id: SessionId, player: &PlayerId, now: i64) {
+    pub(crate) fn went(&mut self, id: SessionId, player: &PlayerId, how: Leaves, now: i64) {
         let game = self.game(id);
         if let Some(n) = game.here.get_mut(player) {
             *n = n.saturating_sub(1);
@@ -131,11 +157,19 @@ impl Truth {
                 game.here.remove(player);
             }
         }
+        if how == Leaves::Roster {
+            // Their last word may be told of when nobody knows them any more.
+            game.data = game.data.map(|at| at.min(now - UNTOLD));
+        }
         if game.here.is_empty() {
-            // Who came and went between two reports was not there for anybody who could tell.
-            if game.here_since.is_none_or(|since| now - since > BLINK) {
-                game.left = Some(now);
-            }
+            let long = game.here_since.is_none_or(|since| now - since > BLINK);
+            game.left = match how {
+                Leaves::AfterALook => Some(now),
+                Leaves::Game if long => Some(now),
+                Leaves::Game => game.left,
+                // When that was their connection does not say: it is closed when the roster is durable.
+                Leaves::Roster => None,
+            };
             game.here_since = None;
         }
     }

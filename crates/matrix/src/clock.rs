@@ -1,6 +1,7 @@
-//! Time and chance of the runner itself.
+//! Time and chance of the runner itself, and whether it is to stop.
 
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use spawnpoint_core::{Clock as _, Moment};
@@ -10,6 +11,33 @@ static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
 
 pub(crate) fn now() -> Moment {
     CLOCK.now()
+}
+
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// What a run that was cut short says: nothing about the product.
+pub(crate) const CUT_SHORT: &str = "interrupted";
+
+/// From now on a SIGINT or SIGTERM ends every wait, so that places take their processes and mounts with them; a second one ends this
+/// process at once.
+///
+/// # Errors
+/// The signals cannot be handled.
+pub(crate) fn heed_signals() -> std::io::Result<()> {
+    use signal_hook::{consts, flag};
+    for signal in [consts::SIGINT, consts::SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&INTERRUPTED))?;
+        flag::register(signal, Arc::clone(&INTERRUPTED))?;
+    }
+    Ok(())
+}
+
+/// Whether somebody wants this to stop.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
 }
 
 /// A random number of nobody's secrets: which pass, which moment, which victim.
@@ -36,6 +64,21 @@ impl Chance {
     }
 }
 
+/// Lets time pass where nothing can be awaited.
+///
+/// # Errors
+/// [`CUT_SHORT`].
+pub(crate) fn pass(time: Duration) -> Result<(), String> {
+    let over = now().after(time);
+    while now() < over {
+        if interrupted() {
+            return Err(CUT_SHORT.to_owned());
+        }
+        std::thread::sleep(over.since(now()).min(LOOK));
+    }
+    Ok(())
+}
+
 /// Looks until `look` gives something; after `limit` what it saw last is the error.
 pub(crate) fn eventually<T>(
     what: &str,
@@ -44,6 +87,9 @@ pub(crate) fn eventually<T>(
 ) -> Result<T, String> {
     let give_up = now().after(limit);
     loop {
+        if interrupted() {
+            return Err(CUT_SHORT.to_owned());
+        }
         match look() {
             Ok(found) => return Ok(found),
             Err(seen) if now() >= give_up => {
@@ -52,7 +98,7 @@ pub(crate) fn eventually<T>(
                     limit.as_secs()
                 ));
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(25)),
+            Err(_) => std::thread::sleep(LOOK),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::clock::{Chance, eventually};
+use crate::clock::{Chance, eventually, interrupted, pass};
 use crate::crowd::{Crowd, Ledger, STAYERS};
 use crate::machine::{self, Kind};
 use crate::proof::{self, Stayed};
@@ -43,6 +43,9 @@ pub(crate) fn run(plan: &Plan<'_>) -> Result<(), String> {
     let mut site = Site::new(plan.programs, plan.slot, stay, &mut chance)?;
     let done = course(plan, &mut site, &mut chance);
     done.map_err(|e| {
+        if interrupted() {
+            return e;
+        }
         let name = plan.row.name().replace([' ', '.', ','], "-");
         let kept = plan.logs.join(format!("{name}-{}.log", plan.seed));
         site.keep_log(&kept);
@@ -52,7 +55,6 @@ pub(crate) fn run(plan: &Plan<'_>) -> Result<(), String> {
 
 fn course(plan: &Plan<'_>, site: &mut Site, chance: &mut Chance) -> Result<(), String> {
     match plan.row {
-        Row::Point("revive.listed") => at_a_start(site, chance),
         Row::Point(point) => {
             let nth = 1 + chance.below(plan.row.passes());
             at_a_point(site, chance, point, nth)
@@ -84,10 +86,22 @@ fn passes(site: &Site) -> u64 {
 
 fn at_a_point(site: &mut Site, chance: &mut Chance, point: &str, nth: u64) -> Result<(), String> {
     let switch = armed(site, point, nth);
-    site.start_well(&switch)
-        // What is done for the first warm games may be deadly before anybody is told that it is ready.
-        .or_else(|e| if passes(site) >= nth { Ok(()) } else { Err(e) })?;
-    let mut crowd = Crowd::start(site, chance);
+    // Now and then the very first start; else in the midst of games, which a start takes over.
+    let fresh = point != "revive.listed" && chance.below(4) == 0;
+    let mut crowd = if fresh {
+        None
+    } else {
+        let crowd = busy(site, chance, &[])?;
+        site.kill()?;
+        Some(crowd)
+    };
+    // It may be deadly before anybody is told that it is ready.
+    if let Started::Died(status) = site.start(&switch)?
+        && passes(site) < nth
+    {
+        return Err(format!("up did not start: {status}\n{}", site.log_end()));
+    }
+    let crowd = crowd.get_or_insert_with(|| Crowd::start(site, chance));
     eventually(&format!("pass {nth} of {point}"), PATIENCE, || {
         let passes = passes(site);
         if passes >= nth {
@@ -106,19 +120,7 @@ fn at_a_point(site: &mut Site, chance: &mut Chance, point: &str, nth: u64) -> Re
         site.killed()?;
         Stayed::OnTheSameProcess
     };
-    again(site, &mut crowd, &[], stayed)
-}
-
-/// It dies as it takes over, and is started once more.
-fn at_a_start(site: &mut Site, chance: &mut Chance) -> Result<(), String> {
-    let mut crowd = busy(site, chance, &[])?;
-    site.kill()?;
-    let switch = armed(site, "revive.listed", 1);
-    match site.start(&switch)? {
-        Started::Died(_) => site.killed()?,
-        Started::Ready => return Err("revive.listed was never passed".to_owned()),
-    }
-    again(site, &mut crowd, &[], Stayed::OnTheSameProcess)
+    again(site, crowd, &[], stayed)
 }
 
 fn at_any_moment(site: &mut Site, chance: &mut Chance, victims: Victims) -> Result<(), String> {
@@ -242,7 +244,7 @@ fn stand_still(site: &mut Site, chance: &mut Chance, still: Duration) -> Result<
         machine::signal(*pid, Signal::STOP);
     }
     // Nothing can be awaited: nobody runs.
-    std::thread::sleep(still);
+    pass(still)?;
     while !all.is_empty() {
         let next = usize::try_from(chance.below(all.len() as u64)).unwrap_or(0);
         machine::signal(all.swap_remove(next), Signal::CONT);
@@ -325,15 +327,15 @@ fn again(
     proof::all(site, &crowd.ledger)
 }
 
-/// More games are started.
+/// More games are started, and some are ended.
 fn goes_on(ledger: &Ledger) -> Result<(), String> {
-    let before = ledger.starts().len();
-    eventually("games are started", PATIENCE, || {
-        let more = ledger.starts().len() - before;
-        if more >= GOES_ON {
+    let (starts, ends) = (ledger.starts().len(), ledger.ends());
+    eventually("games are started and ended", PATIENCE, || {
+        let (more, over) = (ledger.starts().len() - starts, ledger.ends() - ends);
+        if more >= GOES_ON && over > 0 {
             Ok(())
         } else {
-            Err(format!("{more} of {GOES_ON}"))
+            Err(format!("{more} started, {over} ended"))
         }
     })
 }

@@ -37,6 +37,8 @@ pub(crate) const STAYERS: usize = 2;
 pub(crate) struct Told {
     pub(crate) player: String,
     pub(crate) fleet: &'static str,
+    /// Why it ends, if a player was told that it does.
+    pub(crate) ended: Option<String>,
 }
 
 /// The session of somebody who stays to the end.
@@ -89,10 +91,23 @@ impl Ledger {
         let told = Told {
             player: player.to_owned(),
             fleet,
+            ended: None,
         };
         locked(&self.starts)
             .entry(session.to_owned())
             .or_insert(told);
+    }
+
+    fn ended(&self, session: &str, reason: String) {
+        if let Some(told) = locked(&self.starts).get_mut(session) {
+            told.ended.get_or_insert(reason);
+        }
+    }
+
+    /// How many ends were acknowledged.
+    pub(crate) fn ends(&self) -> usize {
+        let starts = locked(&self.starts);
+        starts.values().filter(|t| t.ended.is_some()).count()
     }
 }
 
@@ -202,8 +217,13 @@ impl Player {
                 }
             }
             match self.chance.below(10) {
-                0..=5 => self.end(&way.session),
-                6..=8 => {
+                0..=3 => self.end(&way.session),
+                // An end that nobody can write down with a game that is dead already.
+                4..=6 => {
+                    self.crash(&way.session);
+                    self.end(&way.session);
+                }
+                7..=8 => {
                     self.crash(&way.session);
                     // Replaced or started again, it is reached under the same address.
                     if let Some(mut socket) = self.reach(&way) {
@@ -362,8 +382,14 @@ impl Player {
         let path = format!("/api/match/{session}/end");
         let give_up = now().after(GIVES_UP);
         while !self.stops() && now() < give_up {
-            if self.public.post(&path, &json!({})).is_ok() {
-                return;
+            if let Ok(answer) = self.public.post(&path, &json!({})) {
+                let reason = answer.text("reason");
+                if let Some(reason) = reason.filter(|_| answer.body["ended"] == true) {
+                    self.ledger.ended(session, reason);
+                }
+                if answer.status < 500 {
+                    return;
+                }
             }
             std::thread::sleep(AGAIN);
         }

@@ -77,7 +77,12 @@ fn main() -> Result<ExitCode> {
         bail!("no row has these words in its name");
     }
     let (rows, left_out) = possible(rows);
+    clock::heed_signals().context("cannot handle signals")?;
     let scores = all(&args, &programs, &logs, &rows);
+    if clock::interrupted() {
+        say("interrupted: nothing is left behind, and nothing was written");
+        return Ok(ExitCode::from(130));
+    }
     say(&report::table(&scores, &left_out, &args.heading()));
     for score in &scores {
         for failure in &score.failures {
@@ -175,6 +180,9 @@ fn all(args: &Args, programs: &Programs, logs: &std::path::Path, rows: &[Row]) -
     let next = AtomicUsize::new(0);
     let worker = |slot: u16| {
         while let Some(&(at, seed)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if clock::interrupted() {
+                return;
+            }
             let Some(&row) = rows.get(at) else {
                 continue;
             };
@@ -187,6 +195,9 @@ fn all(args: &Args, programs: &Programs, logs: &std::path::Path, rows: &[Row]) -
                 logs,
             };
             let done = course::run(&plan);
+            if clock::interrupted() {
+                return;
+            }
             bar.inc(1);
             if let Err(e) = &done {
                 bar.suspend(|| say(&format!("{}: {e}", row.name())));

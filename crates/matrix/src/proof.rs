@@ -42,7 +42,8 @@ pub(crate) fn stayed(site: &Site, ledger: &Ledger, how: Stayed) -> Result<(), St
     anchors.iter().try_for_each(|a| anchor(site, a, how))
 }
 
-/// Every acknowledged start is live or has exactly one record, and not both.
+/// Every acknowledged start is live or has exactly one record, and not both; what was told to end is recorded with the reason that was
+/// told.
 pub(crate) fn promises(site: &Site, ledger: &Ledger, limit: Duration) -> Result<(), String> {
     let told = ledger.starts();
     eventually("every promise is kept", limit, || {
@@ -51,13 +52,19 @@ pub(crate) fn promises(site: &Site, ledger: &Ledger, limit: Duration) -> Result<
         let broken: Vec<String> = told
             .iter()
             .filter_map(|(id, told)| {
-                let (lives, recorded) =
-                    (live.contains_key(id), records.get(id).copied().unwrap_or(0));
-                let kept = matches!((lives, recorded), (true, 0) | (false, 1));
+                let recorded = records.get(id).map_or(&[][..], Vec::as_slice);
+                let lives = live.contains_key(id);
+                let kept = match (&told.ended, recorded) {
+                    (None, []) => lives,
+                    (None, [_]) => !lives,
+                    // The reason that a player was told is the reason that is recorded.
+                    (Some(told), [reason]) => !lives && reason == told,
+                    _ => false,
+                };
                 (!kept).then(|| {
                     format!(
-                        "session {id} of {} in {}: live {lives}, records {recorded}",
-                        told.player, told.fleet
+                        "session {id} of {} in {}: live {lives}, records {recorded:?}, told that it ends: {:?}",
+                        told.player, told.fleet, told.ended
                     )
                 })
             })
@@ -88,9 +95,9 @@ fn live(site: &Site) -> Result<BTreeMap<String, String>, String> {
         .collect())
 }
 
-/// How many records each session has.
-fn records(site: &Site) -> Result<BTreeMap<String, usize>, String> {
-    let mut all = BTreeMap::new();
+/// The reasons of all records of each session.
+fn records(site: &Site) -> Result<BTreeMap<String, Vec<String>>, String> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut cursor = String::new();
     loop {
         let answer = site.admin.get(&format!("/api/matches?limit=500{cursor}"))?;
@@ -101,7 +108,12 @@ fn records(site: &Site) -> Result<BTreeMap<String, usize>, String> {
             let id = record["session_id"]
                 .as_str()
                 .ok_or("a record of no session")?;
-            *all.entry(id.to_owned()).or_default() += 1;
+            let reason = record["reason"]
+                .as_str()
+                .ok_or("a record without a reason")?;
+            all.entry(id.to_owned())
+                .or_default()
+                .push(reason.to_owned());
         }
         match answer.text("next_cursor") {
             Some(next) => cursor = format!("&cursor={next}"),

@@ -116,7 +116,7 @@ impl<R: Runtime> Flaky<R> {
         self.script(self.calls() + 1, fault);
     }
 
-    /// While on, every call fails before its effect, outcome unknown to the caller.
+    /// While on, every call fails before its effect, outcome unknown to the caller; also one that was delayed until then.
     pub fn outage(&self, on: bool) {
         self.outage.store(on, Ordering::SeqCst);
     }
@@ -181,6 +181,9 @@ impl<R: Runtime> Flaky<R> {
             }
             Some(Fault::Delay(by)) => {
                 tokio::time::sleep(by).await;
+                if self.outage.load(Ordering::SeqCst) {
+                    return Err(unknown());
+                }
                 inner.await
             }
             Some(Fault::Conflict) | None => inner.await,

@@ -20,6 +20,13 @@ pub const fn brake_applies(reason: Reason) -> bool {
     matches!(reason, Reason::Idle | Reason::Empty | Reason::NeverJoined)
 }
 
+/// Whether a cull for this reason waits after a tick that came too late: also those that rest on what the runtime has told, which may
+/// have happened and not been heard yet.
+#[must_use]
+pub const fn late_tick_applies(reason: Reason) -> bool {
+    brake_applies(reason) || matches!(reason, Reason::StartFailed | Reason::Crashed)
+}
+
 /// Whether this session is one of those that would end within the window and count.
 #[must_use]
 pub fn brake_counts(s: &Session, now: Moment) -> bool {

@@ -6,7 +6,7 @@ mod brake;
 
 use std::time::Duration;
 
-pub use brake::{Brake, Verdict, brake_applies, brake_counts, brake_holds};
+pub use brake::{Brake, Verdict, brake_applies, brake_counts, brake_holds, late_tick_applies};
 
 use crate::limits::LATE_TICK;
 use crate::session::{FOREVER, Phase, Player, Session};

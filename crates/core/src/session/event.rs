@@ -30,7 +30,7 @@ pub enum Event {
     Join(PlayerId),
     /// A player was taken off the roster (left or kicked).
     Leave(PlayerId),
-    /// Open connections of a player through gateways, as counted now.
+    /// Open connections of a player through gateways, as counted now. None of somebody who had none: they came and left since.
     Connections(PlayerId, u32),
     /// Nobody can say who is connected (a restart, a lost gateway).
     SightLost,

@@ -58,7 +58,11 @@ impl Transition {
             return reject("not on the roster");
         };
         if p.connections == n {
-            return reject("nothing changed");
+            return if n == 0 {
+                self.glanced(player)
+            } else {
+                reject("nothing changed")
+            };
         }
         let (there, had) = (p.is_present(now), p.connections);
         p.connections = n;
@@ -76,6 +80,24 @@ impl Transition {
         }
         self.arrived(player);
         Ok("a player connected")
+    }
+
+    /// Whoever came and left between two reports was here all the same: one who never was has not stayed away, and the grace counts
+    /// from this visit. Of requests the data tells as much.
+    fn glanced(&mut self, player: &PlayerId) -> Moved {
+        let now = self.now;
+        let s = &self.next;
+        let accepted = matches!(s.phase, Phase::Ready | Phase::Running | Phase::Replacing);
+        if !accepted || s.policy.sight == Sight::Requests {
+            return reject("nothing changed");
+        }
+        self.arrived(player);
+        if let Some(p) = self.next.roster.iter_mut().find(|p| p.id == *player) {
+            p.gone_since = Some(now);
+        }
+        self.effects
+            .push(Effect::Announce(Notice::PlayerLeft(player.clone())));
+        Ok("a player came and left between two reports")
     }
 
     /// Requests begin and end all the time; the first makes somebody there, and only a lapsed lease makes them leave.

@@ -309,8 +309,23 @@ const SCENARIOS: &[(&str, Play)] = &[
         (Event::Connections(alice(), 0), NOW)
     }),
     ("as many as before", |s| {
-        let n = s.player(&alice()).map_or(0, |p| p.connections);
-        (Event::Connections(alice(), n), NOW)
+        *s = drive(s.clone(), &[(Event::Connections(alice(), 2), 15_000)]);
+        (Event::Connections(alice(), 2), NOW)
+    }),
+    ("came and left since the last report", |_| {
+        (Event::Connections(bob(), 0), NOW)
+    }),
+    ("came back and left since the last report", |s| {
+        let came = [
+            (Event::Connections(bob(), 1), 15_000),
+            (Event::Connections(bob(), 0), 15_500),
+        ];
+        *s = drive(s.clone(), &came);
+        (Event::Connections(bob(), 0), NOW)
+    }),
+    ("came and left, an HTTP game", |s| {
+        policy(s, |p| p.sight = Sight::Requests);
+        (Event::Connections(bob(), 0), NOW)
     }),
     ("of a stranger", |_| (Event::Connections(carol(), 1), NOW)),
     ("gateways cannot be heard", |_| (Event::SightLost, NOW)),

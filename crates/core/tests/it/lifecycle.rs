@@ -256,6 +256,30 @@ fn the_reconnect_grace_is_30_s_and_coming_back_stops_it() {
 }
 
 #[test]
+fn who_came_and_left_between_two_reports_was_there() {
+    // Nobody has to have been seen while they were connected: the grace counts from the visit, and nobody stayed away.
+    for policy in [
+        Policy::default(),
+        Policy {
+            join: None,
+            idle: None,
+            max: None,
+            max_limit: None,
+            ..Policy::default()
+        },
+    ] {
+        let mut life = Life::ready(policy);
+        life.does(20, Event::Connections(player("ann"), 0));
+        assert_eq!(life.session.phase, Phase::Running);
+        assert_eq!(life.session.first_joined_at, Some(at(20)));
+        assert_eq!(life.next(), Some((at(50), Reason::Empty)));
+        // Another such visit counts anew.
+        life.does(40, Event::Connections(player("ann"), 0));
+        assert_eq!(life.runs_to(10_000), Some((at(70), Reason::Empty)));
+    }
+}
+
+#[test]
 fn a_grace_of_0_ends_with_the_last_player() {
     let mut life = Life::running(Policy {
         reconnect: secs(0),

@@ -204,14 +204,25 @@ impl App {
     async fn order(&self, order: Order) -> Result<Instance, RuntimeError> {
         let mut tries = 0;
         loop {
-            match self.runtime.order(order.clone()).await {
+            let refused = match self.runtime.order(order.clone()).await {
                 // The same id again returns what is there: asking twice starts nothing twice.
                 Err(RuntimeError::OutcomeUnknown(_)) if tries < UNKNOWN_TRIES => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(20 << tries)).await;
+                    continue;
                 }
+                Err(e) if tries > 0 => e,
                 other => return other,
-            }
+            };
+            // That nothing came of this try says nothing about those before it, which were not answered.
+            return match self.runtime.get(order.id).await {
+                Ok(seen) => Ok(seen),
+                Err(RuntimeError::NotFound) => Err(refused),
+                Err(_) => Err(RuntimeError::OutcomeUnknown(format!(
+                    "an earlier try was not answered, and the last one was refused: {}",
+                    chain(&refused)
+                ))),
+            };
         }
     }
 

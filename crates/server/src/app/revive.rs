@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use spawnpoint_core::lifecycle::{Joinable, Policy};
+use spawnpoint_core::lifecycle::{EndedBy, Joinable, Policy, Reason};
 use spawnpoint_core::record::{IdempotencyMark, Receipt};
 use spawnpoint_core::session::{Effect, Ending, Event, Phase, Session};
 use spawnpoint_core::time::Known;
-use spawnpoint_core::{Clock, Code, Generation, Moment, PlayerId, SessionId};
+use spawnpoint_core::{Clock, Code, FleetName, Generation, Moment, PlayerId, SessionId};
 use spawnpoint_runtime::{Instance, RuntimeError, State};
 use spawnpoint_wire::claim::{CLAIM_VERSION, Claim, ClaimEnding, ClaimPlayer, MaxAsked, Stamp};
 
@@ -301,12 +301,57 @@ impl App {
         for (id, claims) in sessions {
             self.revive_session(id, claims).await;
         }
+        self.settle_doubles();
         self.reopen_ports(&all);
         self.reports.unseen.store(true, Ordering::Release);
         self.revived.store(true, Ordering::Release);
         self.plan_now.notify_one();
         self.look_now.notify_one();
         Ok(())
+    }
+
+    /// Nobody plays in two sessions of a fleet. Two are stored of one player when they went from one to the other, or were told that
+    /// a start came to nothing which nobody could be sure of, and the process died before the older was let go. The newest stands.
+    fn settle_doubles(self: &Arc<Self>) {
+        let now = self.now();
+        let mut world = self.world();
+        let mut places: BTreeMap<(FleetName, PlayerId), Vec<(Moment, SessionId)>> = BTreeMap::new();
+        for entry in world.sessions.values() {
+            let s = &entry.session;
+            for p in s.roster.iter().filter(|_| s.phase.is_live()) {
+                let key = (s.fleet.clone(), p.id.clone());
+                places.entry(key).or_default().push((p.joined_at, s.id));
+            }
+        }
+        let mut left = Vec::new();
+        for ((fleet, player), mut of) in places {
+            of.sort_unstable();
+            let Some((_, stands)) = of.pop() else {
+                continue;
+            };
+            world
+                .by_player
+                .insert((fleet.clone(), player.clone()), stands);
+            for (_, old) in of {
+                tracing::warn!(session = %old, newer = %stands, %player, "a player was stored in two sessions of one fleet; they are in the newer");
+                // What nobody was ever let in to was, for whoever asked for it, a start that failed.
+                let played = world
+                    .sessions
+                    .get(&old)
+                    .is_some_and(|e| e.session.first_ready_at.is_some());
+                let reason = if played {
+                    Reason::EndedByClient
+                } else {
+                    Reason::StartFailed
+                };
+                self.leave_behind(&mut world, old, &player, (reason, EndedBy::System), now);
+                left.push(old);
+            }
+        }
+        drop(world);
+        for id in left {
+            self.drive(id);
+        }
     }
 
     fn adopt_warm(self: &Arc<Self>, instance: Instance) {
@@ -428,7 +473,13 @@ impl App {
         instance: &Instance,
         claim: &Claim,
     ) {
-        if matches!(instance.state, State::Gated) {
+        // What cannot be seen now holds the place as it did: it was never let go.
+        let holds = match instance.state {
+            State::Gated => true,
+            State::Unknown { .. } => claim.granted.is_none(),
+            _ => false,
+        };
+        if holds {
             world.enqueue(&claim.fleet, id);
         }
     }

@@ -8,7 +8,7 @@ use spawnpoint_core::lifecycle::{EndedBy, Joinable, Policy, Reason};
 use spawnpoint_core::limits::IDEMPOTENCY_LIFE;
 use spawnpoint_core::record::{IdempotencyMark, MatchRecord};
 use spawnpoint_core::session::{Event, Session};
-use spawnpoint_core::{Code, FleetName, PlayerId, SessionId, TicketId};
+use spawnpoint_core::{Code, FleetName, Moment, PlayerId, SessionId, TicketId};
 use spawnpoint_wire::claim::MaxAsked;
 use spawnpoint_wire::problem::Problem;
 
@@ -144,20 +144,8 @@ impl App {
         }
         self.check_limits(&world, call)?;
         if let Some(old) = left {
-            let sole = world
-                .sessions
-                .get(&old)
-                .is_none_or(|e| e.session.roster.len() <= 1);
-            let event = if sole {
-                Event::End {
-                    reason: Reason::EndedByClient,
-                    by: call.by,
-                }
-            } else {
-                Event::Leave(call.player.clone())
-            };
-            let _ = self.apply_in(&mut world, old, &event, now);
-            world.release_player(fleet, &call.player, old);
+            let asked = (Reason::EndedByClient, call.by);
+            self.leave_behind(&mut world, old, &call.player, asked, now);
         }
         let id = call
             .matched
@@ -199,6 +187,28 @@ impl App {
         }
         Self::bump(&self.counters.starts);
         Ok(Reserved::New(id, place))
+    }
+
+    /// Takes a player out of a session that they have exchanged for another; it ends so if nobody else is in it.
+    pub(super) fn leave_behind(
+        &self,
+        world: &mut super::World,
+        old: SessionId,
+        player: &PlayerId,
+        (reason, by): (Reason, EndedBy),
+        now: Moment,
+    ) {
+        let Some(entry) = world.sessions.get(&old) else {
+            return;
+        };
+        let fleet = entry.session.fleet.clone();
+        let event = if entry.session.roster.len() <= 1 {
+            Event::End { reason, by }
+        } else {
+            Event::Leave(player.clone())
+        };
+        let _ = self.apply_in(world, old, &event, now);
+        world.release_player(&fleet, player, old);
     }
 
     fn check_limits(&self, world: &super::World, call: &NewSession) -> Result<(), Problem> {

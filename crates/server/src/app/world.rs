@@ -327,12 +327,15 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Adds a session to every index. The caller has checked that its players are free.
+    /// Adds a session to every index. The caller has checked that its players are free; those of one that is ending (taken over so)
+    /// play elsewhere by now, or may.
     pub(crate) fn insert(&mut self, entry: Entry) {
         let id = entry.session.id;
-        for p in &entry.session.roster {
-            self.by_player
-                .insert((entry.session.fleet.clone(), p.id.clone()), id);
+        if entry.session.phase.is_live() {
+            for p in &entry.session.roster {
+                self.by_player
+                    .insert((entry.session.fleet.clone(), p.id.clone()), id);
+            }
         }
         if let Some(mark) = &entry.idempotency {
             self.by_idempotency.insert(mark.key_hash.clone(), id);

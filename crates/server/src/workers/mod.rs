@@ -65,7 +65,6 @@ async fn watch(app: Arc<App>) {
 
 async fn fleets(app: Arc<App>) {
     loop {
-        app.drop_stuck_warm();
         let next = app.plan_fleets().min(SWEEP);
         tokio::select! {
             biased;

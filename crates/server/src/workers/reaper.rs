@@ -6,10 +6,13 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use spawnpoint_core::decision::{Decision, Subject};
-use spawnpoint_core::lifecycle::{Brake, Verdict, brake_counts, hold_after};
+use spawnpoint_core::lifecycle::{
+    Brake, Cull, Verdict, brake_applies, brake_counts, cull, hold_after, late_tick_applies,
+};
 use spawnpoint_core::limits::BRAKE_WINDOW;
 use spawnpoint_core::time::Known;
 use spawnpoint_core::{Moment, SessionId};
+use spawnpoint_runtime::State;
 use spawnpoint_wire::journal::{Braked, Held};
 
 use crate::app::{App, LATE_TICK, MASS_END_BRAKE};
@@ -20,12 +23,15 @@ use crate::mutant::{self, Mutant};
 const LOOK: Duration = Duration::from_millis(200);
 /// While culls are held, the held sessions are looked at again after this.
 const HELD_LOOK: Duration = Duration::from_millis(500);
+/// How often warm instances are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(app: Arc<App>) {
     let mut state = Reaper {
         brake: Brake::default(),
         late_until: None,
         expected: app.clock.now(),
+        swept: app.clock.now(),
     };
     loop {
         let wait = state.look(&app);
@@ -38,10 +44,28 @@ pub(super) async fn run(app: Arc<App>) {
     }
 }
 
+/// Whether it would end because it did not start though nobody can say that it did not: its instance cannot be seen, or this process
+/// stood still (`late`), and what happened meanwhile may not have been heard yet.
+fn starts_unheard(app: &Arc<App>, id: SessionId, late: bool) -> bool {
+    app.with_world(|w| {
+        let Some(session) = w.sessions.get(&id).map(|e| &e.session) else {
+            return false;
+        };
+        let unseen = || {
+            let seen = session.instance.and_then(|i| w.instances.get(&i));
+            seen.is_some_and(|i| matches!(i.state, State::Unknown { .. }))
+        };
+        let rests_on_news = |c: Cull| late_tick_applies(c.reason) && !brake_applies(c.reason);
+        cull(session).is_some_and(rests_on_news) && (late || unseen())
+    })
+}
+
 struct Reaper {
     brake: Brake,
     late_until: Option<Moment>,
     expected: Moment,
+    /// When warm instances were last looked through for those that never accepted.
+    swept: Moment,
 }
 
 impl Reaper {
@@ -96,8 +120,14 @@ impl Reaper {
                 .collect()
         });
         for id in &due {
-            super::tick(app, *id, held_by.is_some(), looked);
+            if !starts_unheard(app, *id, late) {
+                super::tick(app, *id, held_by.is_some(), looked);
+            }
             app.look_later(*id, now.after(HELD_LOOK));
+        }
+        if !late && now.since(self.swept) >= SWEEP {
+            self.swept = now;
+            app.drop_stuck_warm();
         }
         let next = app.with_world(|w| w.timers.first().map(|(at, _)| *at));
         next.map_or(LOOK, |at| at.since(now).min(LOOK))

@@ -328,9 +328,9 @@ async fn a_place_in_the_queue_of_unknown_outcome_is_not_left_behind() {
         .await
         .is(200);
     up.record(&id(&b), 20 * SECOND).await;
-    // However often it is asked again: nothing is known, and nothing stays.
+    // However often it is asked again, and looked after: nothing is known, and nothing stays.
     let calls = flaky.calls();
-    for n in 1..=6 {
+    for n in 1..=7 {
         flaky.script(calls + n, Fault::After);
     }
     let c = up.post("/api/new-game", json!({"playerId": "c"})).await;
@@ -499,4 +499,69 @@ async fn a_start_in_place_of_an_old_game_has_its_whole_start_limit() {
         (Some("ready"), Some(2)),
         "{after:#}"
     );
+}
+
+/// Found by the simulation: the disk that was full at the second try said nothing about the first, which had not been answered: its
+/// instance was forgotten and stayed, for nobody; after a restart its player was in two sessions.
+#[tokio::test(start_paused = true)]
+async fn a_refused_try_says_nothing_about_the_one_before_it() {
+    for (waits, lost_look) in [(false, false), (false, true), (true, false), (true, true)] {
+        let case = format!("waits in line {waits}, the look after it is lost {lost_look}");
+        let w = World::new(SimulatedConfig::default());
+        let flaky = Arc::new(Flaky::quiet(Arc::clone(&w.runtime)));
+        let mut f = fleet("arena");
+        f.max_instances = Some(if waits { 1 } else { 2 });
+        let up = w
+            .up_with(config(vec![f]), Arc::clone(&flaky) as Arc<dyn Runtime>)
+            .await;
+        up.play("a").await;
+        tokio::time::sleep(SECOND).await;
+        let calls = flaky.calls();
+        flaky.script(calls + 1, Fault::After);
+        flaky.script(calls + 2, Fault::Storage);
+        if lost_look {
+            flaky.script(calls + 3, Fault::Before);
+        }
+        let b = up.post("/api/new-game", json!({"playerId": "b"})).await;
+        if lost_look {
+            assert_eq!(b.status, 503, "{case}: {}", b.text);
+        } else {
+            // It is there: nothing was refused.
+            assert_eq!(b.status, 201, "{case}: {}", b.text);
+        }
+        tokio::time::sleep(10 * SECOND).await;
+        let all = w.runtime.list().await.unwrap();
+        assert_eq!(all.len(), if lost_look { 1 } else { 2 }, "{case}: {all:#?}");
+    }
+}
+
+/// Found by the simulation: a start limit ended a game that had accepted while nobody could see it, or while the server stood still.
+#[tokio::test(start_paused = true)]
+async fn a_start_limit_ends_nothing_that_cannot_be_seen() {
+    for stands_still in [false, true] {
+        let w = World::new(SimulatedConfig::default());
+        let mut f = with_policy(fleet("arena"), |p| p.boot = 5 * SECOND);
+        let script = spawnpoint_runtime::simulated::Script {
+            boot: Some(2 * SECOND),
+            ..Default::default()
+        };
+        f.template.command = script.command();
+        let up = w.up(config(vec![f])).await;
+        let s = up
+            .post("/api/new-game", json!({"playerId": "p"}))
+            .await
+            .is(201);
+        let path = format!("/api/sessions/{}", id(&s));
+        if stands_still {
+            tokio::time::advance(20 * SECOND).await;
+        } else {
+            w.runtime.lose_watch();
+            tokio::time::sleep(20 * SECOND).await;
+            assert_eq!(up.get(&path).await.is(200)["phase"], "starting");
+            w.runtime.regain_watch();
+        }
+        tokio::time::sleep(6 * SECOND).await;
+        let seen = up.get(&path).await.is(200);
+        assert_eq!(seen["phase"], "ready", "{stands_still}: {seen:#}");
+    }
 }

@@ -24,6 +24,7 @@ mod matching;
 mod matching_faults;
 mod names;
 mod openapi;
+mod promises;
 mod restart;
 mod starting;
 mod streams;

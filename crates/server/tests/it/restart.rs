@@ -420,3 +420,141 @@ async fn warm_instances_that_cannot_be_seen_are_kept_and_counted() {
     let claimed = v["instance"]["id"].as_str().unwrap().parse().unwrap();
     assert!(ids(&warm).contains(&claimed));
 }
+
+/// Found by the simulation: the session that was ending took the place of the live one in the index of who plays where, and left it
+/// empty when it was recorded: the player could start a second.
+#[tokio::test(start_paused = true)]
+async fn a_player_whose_last_game_is_still_ending_is_in_the_one_they_joined_since() {
+    let mut w = World::new(SimulatedConfig::default());
+    let records = std::sync::Arc::new(spawnpoint_store::flaky::Flaky::quiet(
+        spawnpoint_store::memory::MemoryRecords::new(),
+    ));
+    w.records = std::sync::Arc::clone(&records) as std::sync::Arc<dyn spawnpoint_store::Records>;
+    let c = config(vec![fleet("arena")]);
+    let up = w.up(c.clone()).await;
+    let first = up.play("q").await;
+    let own = up.play("p").await;
+    records.outage(true);
+    up.call("DELETE", &format!("/api/sessions/{}", id(&own)), None, None)
+        .await
+        .is(200);
+    up.post(
+        &format!("/api/sessions/{}/players", id(&first)),
+        json!({"playerId": "p", "invite": first["invite"]}),
+    )
+    .await
+    .is(200);
+    up.kill();
+    let up = w.up(c).await;
+    tokio::time::sleep(5 * SECOND).await;
+    records.outage(false);
+    up.record(&id(&own), 60 * SECOND).await;
+    let again = up
+        .post("/api/new-game", json!({"playerId": "p"}))
+        .await
+        .is(200);
+    assert_eq!(id(&again), id(&first));
+}
+
+/// Found by the simulation: what held a place in the queue and could not be seen at a restart was in no line for ever.
+#[tokio::test(start_paused = true)]
+async fn a_place_in_the_queue_that_cannot_be_seen_at_a_restart_is_kept() {
+    let w = World::new(SimulatedConfig::default());
+    let mut f = fleet("arena");
+    f.max_instances = Some(1);
+    let c = config(vec![f]);
+    let up = w.up(c.clone()).await;
+    let a = up.play("a").await;
+    let b = up
+        .post("/api/new-game", json!({"playerId": "b"}))
+        .await
+        .is(201);
+    assert_eq!(b["phase"], "queued");
+    up.kill();
+    w.runtime.lose_watch();
+    let up = w.up(c).await;
+    tokio::time::sleep(5 * SECOND).await;
+    w.runtime.regain_watch();
+    tokio::time::sleep(SECOND).await;
+    up.call("DELETE", &format!("/api/sessions/{}", id(&a)), None, None)
+        .await
+        .is(200);
+    let b = up
+        .post("/api/new-game?wait=60", json!({"playerId": "b"}))
+        .await
+        .is(200);
+    assert_eq!(b["ready"], true, "{b:#}");
+}
+
+/// Found by the simulation: a start whose caller was told that it came to nothing was there after all, and after a restart its player
+/// was in two sessions.
+#[tokio::test(start_paused = true)]
+async fn a_player_who_is_stored_in_two_sessions_is_in_the_newer() {
+    use spawnpoint_runtime::flaky::{Fault, Flaky};
+    let w = World::new(SimulatedConfig::default());
+    let flaky = std::sync::Arc::new(Flaky::quiet(std::sync::Arc::clone(&w.runtime)));
+    let c = config(vec![fleet("arena")]);
+    let up = w
+        .up_with(
+            c.clone(),
+            std::sync::Arc::clone(&flaky) as std::sync::Arc<dyn Runtime>,
+        )
+        .await;
+    tokio::time::sleep(SECOND).await;
+    // The start is done and not answered, its last try is refused, and whatever would take it back does not come through.
+    let calls = flaky.calls();
+    flaky.script(calls + 1, Fault::After);
+    flaky.script(calls + 2, Fault::Storage);
+    for n in 3..40 {
+        flaky.script(calls + n, Fault::Before);
+    }
+    let refused = up.post("/api/new-game", json!({"playerId": "p"})).await;
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    up.kill();
+    flaky.outage(true);
+    let old = w.runtime.list().await.unwrap()[0].facts.clone().unwrap();
+    // Another run begins without having seen it.
+    let up = w.up(c.clone()).await;
+    let old_path = format!("/api/sessions/{}", old.session);
+    assert_eq!(up.get(&old_path).await.is(200)["owner"], "p");
+    up.call("DELETE", &old_path, None, None).await.is(200);
+    up.record(&old.session.to_string(), 10 * SECOND).await;
+    // What was stored of it comes back beside a newer session of the same player, as if neither had been known to the other.
+    let new = up.play("p").await;
+    up.kill();
+    let template = fleet("arena").template;
+    let order = spawnpoint_runtime::Order {
+        id: spawnpoint_core::InstanceId::new(uuid::Uuid::now_v7()),
+        fleet: "arena".parse().unwrap(),
+        template,
+        gated: false,
+        facts: Some(spawnpoint_runtime::Facts {
+            session: spawnpoint_core::SessionId::new(uuid::Uuid::from_u128(
+                old.session.uuid().as_u128() - 1,
+            )),
+            document: old.document.replace(&old.session.to_string(), &{
+                let id = old.session.uuid().as_u128() - 1;
+                uuid::Uuid::from_u128(id).to_string()
+            }),
+        }),
+        session_file: None,
+        env: std::collections::BTreeMap::new(),
+    };
+    w.runtime.order(order).await.unwrap();
+    let up = w.up(c).await;
+    let again = up
+        .post("/api/new-game", json!({"playerId": "p"}))
+        .await
+        .is(200);
+    assert_eq!(id(&again), id(&new));
+    let double = uuid::Uuid::from_u128(old.session.uuid().as_u128() - 1);
+    let record = up.record(&double.to_string(), 30 * SECOND).await;
+    assert_eq!(record["ended_by"], "system", "{record:#}");
+    let report = up
+        .send(
+            On::Admin,
+            crate::harness::Up::request("GET", "/debug/audit", None, None),
+        )
+        .await;
+    assert_eq!(report.body["findings"], json!([]), "{}", report.text);
+}
