@@ -31,7 +31,7 @@ pub(crate) struct Player {
     chance: Chance,
     /// Requests so far, for keys of their own.
     asked: u32,
-    /// The last connection was closed because they were off the roster.
+    /// They asked to leave the game that they are connected to, or their connection was closed because they were off its roster.
     off_roster: bool,
 }
 
@@ -489,7 +489,7 @@ impl Player {
                 biased;
                 close = &mut closed => {
                     self.say(&format!("{} closed: {}", self.world.s(seat.session), close.reason));
-                    self.off_roster = close == Close::OTHER_SESSION;
+                    self.off_roster |= close == Close::OTHER_SESSION;
                     return !matches!(close.code, 1012 | 1013);
                 }
                 () = &mut gone => {
@@ -531,8 +531,11 @@ impl Player {
         match self.chance.below(100) {
             0..70 => {
                 tunnel.client_data();
-                let now = self.world.now();
-                self.world.truth().game(seat.session).data = Some(now);
+                // A gateway that is cut off keeps whoever has left the roster connected for a while: they are nobody now.
+                if !self.off_roster {
+                    let now = self.world.now();
+                    self.world.truth().game(seat.session).data = Some(now);
+                }
                 Some(self.chance.millis(300, 4_000))
             }
             70..78 => {
@@ -554,6 +557,8 @@ impl Player {
             }
             93..95 => {
                 self.end_call(seat).await;
+                // It may have been done and not answered.
+                self.off_roster = true;
                 Some(self.chance.millis(300, 3_000))
             }
             // Closes the page.
