@@ -565,7 +565,8 @@ fn early_idle(
     {
         return Some(format!("it was busy until {busy}"));
     }
-    let told = game.data.filter(|d| *d <= ended - REPORTED && !deaf);
+    let latest = game.data.values().copied().max();
+    let told = latest.filter(|d| *d <= ended - REPORTED && !deaf);
     let last = told.max(game.active.filter(|a| *a <= ended - ROUNDING))?;
     (last + ms(idle) > ended + ROUNDING).then(|| {
         format!(

@@ -525,7 +525,7 @@ impl Player {
         if self.world.plan.crowd.is_some() {
             tunnel.client_data();
             let now = self.world.now();
-            self.world.truth().game(seat.session).data = Some(now);
+            self.says_something(seat, now);
             return Some(self.chance.millis(500, 3_000));
         }
         match self.chance.below(100) {
@@ -534,7 +534,7 @@ impl Player {
                 // A gateway that is cut off keeps whoever has left the roster connected for a while: they are nobody now.
                 if !self.off_roster {
                     let now = self.world.now();
-                    self.world.truth().game(seat.session).data = Some(now);
+                    self.says_something(seat, now);
                 }
                 Some(self.chance.millis(300, 4_000))
             }
@@ -564,6 +564,11 @@ impl Player {
             // Closes the page.
             _ => None,
         }
+    }
+
+    fn says_something(&self, seat: &Seat, now: i64) {
+        let mut truth = self.world.truth();
+        truth.game(seat.session).data.insert(self.id.clone(), now);
     }
 
     async fn heartbeat(&mut self, seat: &Seat) {

@@ -45,8 +45,8 @@ pub(crate) struct Game {
     pub(crate) recorded: Option<i64>,
     /// The reason in its record.
     pub(crate) reason: Option<Reason>,
-    /// Last data of any of its players.
-    pub(crate) data: Option<i64>,
+    /// Last data of each of its players.
+    pub(crate) data: BTreeMap<PlayerId, i64>,
     /// Last heartbeat that said `active` and was sent.
     pub(crate) active: Option<i64>,
     /// A heartbeat that said `busy` was answered: believed until then, by this run of the server.
@@ -159,7 +159,7 @@ impl Truth {
         }
         if how == Leaves::Roster {
             // Their last word may be told of when nobody knows them any more.
-            game.data = game.data.map(|at| at.min(now - UNTOLD));
+            game.data.retain(|p, at| p != player || *at <= now - UNTOLD);
         }
         if game.here.is_empty() {
             let long = game.here_since.is_none_or(|since| now - since > BLINK);
