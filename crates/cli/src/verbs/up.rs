@@ -110,7 +110,7 @@ where
     stop.cancel();
     let stopped = tokio::select! {
         stopped = drain(&roles, args.detach) => stopped,
-        _ = signals.next() => Err(Failure::Failed(format!(
+        _ = signals.next_wish() => Err(Failure::Failed(format!(
             "stopped at once; {} games were told to end and had not finished: the next start writes their records", roles.server.live()
         ))),
     };

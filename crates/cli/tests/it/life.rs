@@ -223,14 +223,18 @@ fn a_second_signal_does_not_wait_for_a_stubborn_game() {
     let w = World::new(&format!(
         "[[fleet]]\nname = \"a\"\nrun = {{ command = [\"sh\", \"-c\", {stubborn:?}] }}\ntermination_grace = \"8s\"\n"
     ));
-    let up = w.up(&[]);
+    let mut up = w.up(&[]);
     up.new_game("alice");
     up.signal(Signal::TERM);
     eventually("the drain", || {
         up.log().contains("ending 1 games").then_some(())
     });
     let pid = up.pid();
-    up.signal(Signal::TERM);
+    // What follows the first at once is its echo.
+    eventually("somebody who insists", || {
+        up.signal(Signal::TERM);
+        up.is_over(1).then_some(())
+    });
     let (status, _) = up.wait();
     assert_eq!(status.code(), Some(1));
     // The shim still ends its game: nothing outlives the grace.
@@ -244,6 +248,23 @@ fn a_second_signal_does_not_wait_for_a_stubborn_game() {
             == 1)
             .then_some(())
     });
+}
+
+/// A supervisor that stops `make play` signals the whole group, and make passes it on.
+#[test]
+fn a_signal_and_its_echo_are_one_wish() {
+    let w = World::new(&game("warm = 2\n"));
+    let up = w.up(&[]);
+    up.new_game("alice");
+    up.signal(Signal::TERM);
+    eventually("the drain", || {
+        up.log().contains("ending 1 games").then_some(())
+    });
+    up.signal(Signal::TERM);
+    let (status, _) = up.wait();
+    assert!(status.success(), "{status}");
+    let instances = std::fs::read_dir(w.dir.path().join(".spawnpoint/instances"));
+    assert_eq!(instances.unwrap().count(), 0, "no instance is left behind");
 }
 
 #[test]

@@ -239,7 +239,7 @@ impl<'w> Up<'w> {
 
 impl Up<'_> {
     /// Whether it ends within this many looks.
-    fn is_over(&mut self, looks: usize) -> bool {
+    pub(crate) fn is_over(&mut self, looks: usize) -> bool {
         (0..looks).any(|_| {
             std::thread::sleep(LOOK);
             matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))

@@ -104,20 +104,26 @@ impl App {
         if !ended.transpose()?.unwrap_or(true) {
             return Ok(self.end_reply(id, false));
         }
-        self.saved_ending(id).await;
+        let durable = self.saved_ending(id).await;
         if self.with_world(|w| !w.sessions.contains_key(&id)) {
             return self.ended_before(id).await;
+        }
+        if !durable {
+            return Err(Problem::new(
+                Code::Unknown,
+                "the session ends, but that could not be written down yet (is the disk full?); ask again",
+            ));
         }
         Ok(self.end_reply(id, true))
     }
 
     /// A reply that says "ended" is given once the reason is durable: the first reason wins even over a `kill -9` after it.
-    async fn saved_ending(&self, id: SessionId) {
+    async fn saved_ending(&self, id: SessionId) -> bool {
         let saved = self.wait_for(id, Duration::from_secs(5), |e| match e.session.phase {
             Phase::Ending => e.unsaved == 0,
             phase => phase == Phase::Ended,
         });
-        let _ = saved.await;
+        saved.await
     }
 
     fn end_reply(&self, id: SessionId, ended: bool) -> EndReply {

@@ -474,7 +474,8 @@ pub(super) async fn extend(
     params(("session_id" = String, Path, description = "The session")),
     responses(
         (status = 200, description = "Ended (now or before), or left", body = EndReply),
-        (status = "4XX", description = "Not allowed or unknown", body = Problem, content_type = "application/problem+json")
+        (status = "4XX", description = "Not allowed or unknown", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not written down yet", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn end(

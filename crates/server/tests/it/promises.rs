@@ -98,3 +98,29 @@ async fn who_came_and_left_between_two_reports_was_there() {
     let record = up.record(&id(&s), 60 * SECOND).await;
     assert_eq!(record["reason"], "empty");
 }
+
+/// Found by the kill matrix: an end was acknowledged while the disk was full, and after a kill it was recorded with another reason.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_cannot_be_written_down_is_not_acknowledged() {
+    let w = World::new(SimulatedConfig::default());
+    let flaky = Arc::new(Flaky::quiet(Arc::clone(&w.runtime)));
+    let up = w
+        .up_with(
+            config(vec![fleet("arena")]),
+            Arc::clone(&flaky) as Arc<dyn Runtime>,
+        )
+        .await;
+    let s = up.play("p").await;
+    let path = format!("/api/sessions/{}", id(&s));
+    tokio::time::sleep(SECOND).await;
+    flaky.outage(true);
+    up.call("DELETE", &path, None, None)
+        .await
+        .code(503, "unknown");
+    // It is in effect all the same, and asked again it is said as soon as it is true.
+    assert_eq!(up.get(&path).await.is(200)["phase"], "ending");
+    flaky.outage(false);
+    tokio::time::sleep(5 * SECOND).await;
+    let told = up.call("DELETE", &path, None, None).await.is(200);
+    assert_eq!(told["reason"], "ended_by_client", "{told:#}");
+}
