@@ -41,8 +41,8 @@ mod armed {
     use std::ffi::OsString;
     use std::fs::{File, OpenOptions};
     use std::io::{Seek, Write};
-    use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{LazyLock, Mutex, PoisonError};
 
     use rustix::process::{Signal, getpid, kill_process};
 
@@ -56,8 +56,9 @@ mod armed {
     struct Armed {
         point: String,
         nth: u64,
-        /// Only ever appended to: what is behind the end after a write is the number of the pass, whoever else writes.
-        shared: Option<File>,
+        /// Only ever appended to: where a write ended is the number of the pass, whoever else writes. One thread at a time: those of a
+        /// process share the place in the file.
+        shared: Option<Mutex<File>>,
         own: AtomicU64,
     }
 
@@ -70,6 +71,7 @@ mod armed {
             let (point, nth) = switch.split_once(':').unwrap_or((switch, "1"));
             let shared =
                 var(PASSES).and_then(|p| OpenOptions::new().create(true).append(true).open(p).ok());
+            let shared = shared.map(Mutex::new);
             Some(Self {
                 point: point.to_owned(),
                 nth: nth.parse().ok()?,
@@ -80,7 +82,8 @@ mod armed {
 
         fn count(&self) -> u64 {
             let own = self.own.fetch_add(1, Ordering::Relaxed) + 1;
-            let shared = self.shared.as_ref().and_then(|mut file| {
+            let shared = self.shared.as_ref().and_then(|file| {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 file.write_all(b".").ok()?;
                 file.stream_position().ok()
             });

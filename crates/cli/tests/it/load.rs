@@ -521,7 +521,7 @@ fn five_thousand_clients_finish_and_the_tester_says_what_it_took() {
         "--clients",
         &number,
         "--spawn-rate",
-        "250",
+        "125",
         "--match-duration",
         "5",
         "--poll",
