@@ -43,8 +43,8 @@ Every key of the configuration can be set by a variable too: [configuration.md](
 ## Stopping
 
 SIGINT (Ctrl-C), SIGTERM and SIGHUP mean the same to `up` and `run`: no new sessions, every game is told to end (SIGTERM, then SIGKILL after
-its `termination_grace`), players' connections close with the reason `shutdown`, records are written, exit code 0. A second signal stops at
-once; what was not finished is finished by the next start. With `--detach` games stay, and the next start takes them over. So it is after a
+its `termination_grace`), players' connections close with the reason `shutdown`, records are written, exit code 0. A second signal, half
+a second later or more, stops at once; what was not finished is finished by the next start. With `--detach` games stay, and the next start takes them over. So it is after a
 `kill -9`: whatever ran goes on, and what ended meanwhile is recorded with its true exit code.
 ";
 
